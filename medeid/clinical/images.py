@@ -1,0 +1,99 @@
+"""Image files: read with one clear error for whatever is wrong, written without metadata and never by halves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it takes a file for a decompression bomb
+
+
+class ImageFileError(ValueError):
+    """A file that cannot be used. The message says why and what to do, without the file's name."""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Reads a still image and decodes it completely.
+
+    Args:
+        path (`str` or `Path`):
+            JPEG, PNG, TIFF, WebP, BMP, GIF, or another format that Pillow reads.
+
+    Returns:
+        `PIL.Image.Image`: in its own mode, EXIF orientation not yet applied.
+
+    Raises:
+        ImageFileError: the file is missing, empty, no image, damaged, too large, or an animation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageFileError("there is no such file; check the path")
+    if path.stat().st_size == 0:
+        raise ImageFileError("the file is empty; copy it again from where it came")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half of its limit on; a photo of 100 megapixels is no attack.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1:
+                    raise ImageFileError(f"it holds {frames} frames, but only stills can be used; save the frames apart")
+                image.load()
+                return image.copy() if image.format == "GIF" else image
+    except UnidentifiedImageError as error:
+        raise ImageFileError("it is no image, or of an unknown format; convert it to PNG or JPEG") from error
+    except Image.DecompressionBombError as error:
+        raise ImageFileError(f"it has more than {MAX_PIXELS / 1e6:.0f} megapixels; scale it down") from error
+    except PermissionError as error:
+        raise ImageFileError("it may not be read; give yourself the right to read it") from error
+    except ImageFileError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageFileError("it is damaged or incomplete; copy it again from where it came") from error
+
+
+def lossless_format(image: Image.Image) -> tuple[str, str]:
+    """Pillow's format name and the suffix of a lossless file that can hold this image: PNG, or TIFF where PNG cannot."""
+    return ("TIFF", ".tif") if image.mode in ("CMYK", "YCbCr") else ("PNG", ".png")
+
+
+def write_image(image: Image.Image, path: str | Path, image_format: str) -> str:
+    """Writes an image under a temporary name and renames it, so that no half-written file is ever seen.
+
+    Args:
+        image (`PIL.Image.Image`):
+            The image.
+        path (`str` or `Path`):
+            Where to.
+        image_format (`str`):
+            Pillow's name of the format.
+
+    Returns:
+        `str`: SHA-256 of the file, hexadecimal.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    path = Path(path)
+    buffer = io.BytesIO()
+    profile = image.info.get("icc_profile")
+    image.save(buffer, format=image_format, **({"icc_profile": profile} if profile else {}))
+    data = buffer.getvalue()
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(data).hexdigest()
