@@ -1,0 +1,93 @@
+"""Where surrogate identities come from: the fitted distribution of identity embeddings."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+
+
+class SurrogatePrior(ModelMixin, ConfigMixin):
+    """A normal distribution over the unit embeddings of a face recognizer.
+
+    Recognizers put all faces into a narrow cone, so distances are only telling after the mean is taken off: *standardised*
+    embeddings have zero mean and unit variance over all dimensions together.
+
+    Args:
+        embed_dim (`int`, *optional*, defaults to 128):
+            Dimension D of an embedding.
+        recognizer (`str`, *optional*, defaults to `"dlib"`):
+            Name of the recognizer whose embeddings were fitted.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    factor: torch.Tensor
+
+    @register_to_config
+    def __init__(self, embed_dim: int = 128, recognizer: str = "dlib"):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(embed_dim))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("factor", torch.eye(embed_dim))
+
+    @torch.no_grad()
+    def fit(self, embeddings: torch.Tensor) -> SurrogatePrior:
+        """Fits mean and covariance to embeddings float32 [N, D], N > D."""
+        count, dim = embeddings.shape
+        if count <= dim:
+            raise ValueError(
+                f"`embeddings` has {count} rows; more than its {dim} columns are needed for a covariance."
+            )
+        self.mean.copy_(embeddings.mean(0))
+        centred = embeddings - self.mean
+        self.scale.copy_(centred.std())
+        # The symmetric root, since a recognizer that uses fewer dimensions than it has leaves no Cholesky factor.
+        variances, axes = torch.linalg.eigh((centred / self.scale).double().T.cov())
+        self.factor.copy_(axes * variances.clamp(min=0).sqrt() @ axes.T)
+        return self
+
+    def standardise(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Descriptors [B, D] of the recognizer -> standardised embeddings [B, D]."""
+        return (embeddings - self.mean) / self.scale
+
+    @torch.no_grad()
+    def draw(
+        self,
+        generator: torch.Generator,
+        away_from: torch.Tensor | None = None,
+        max_cosine: float = 0.0,
+        candidates: int = 256,
+    ) -> torch.Tensor:
+        """Draws one standardised surrogate embedding.
+
+        The draw is random under `generator` and the source only rejects candidates, so the surrogate is no function of the
+        source that could be inverted (unlike its negation).
+
+        Args:
+            generator (`torch.Generator`):
+                A generator on the CPU; the same state gives the same candidates.
+            away_from (`torch.Tensor`, *optional*):
+                The source's standardised embedding [D].
+            max_cosine (`float`, *optional*, defaults to 0.0):
+                The first candidate whose cosine to the source is below this is taken: 0 means at least a right angle.
+            candidates (`int`, *optional*, defaults to 256):
+                Number of candidates before giving up.
+
+        Returns:
+            `torch.Tensor`: [D], on the device of the prior.
+
+        Raises:
+            ValueError: no candidate is far enough away.
+        """
+        noise = torch.randn(candidates, self.config.embed_dim, generator=generator).to(self.factor)
+        drawn = noise @ self.factor.T
+        if away_from is None:
+            return drawn[0]
+        cosine = torch.nn.functional.cosine_similarity(drawn, away_from.to(drawn)[None])
+        accepted = (cosine < max_cosine).nonzero()
+        if len(accepted) == 0:
+            raise ValueError(
+                f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine} to the source; raise it."
+            )
+        return drawn[accepted[0, 0]]

@@ -1,0 +1,64 @@
+"""Surrogates: random under a generator, distributed like faces, away from the source and no function of it."""
+
+import pytest
+import torch
+
+from medeid.identity.surrogate import SurrogatePrior
+
+
+@pytest.fixture
+def embeddings():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(6, 6, generator=generator)
+    return torch.randn(5000, 6, generator=generator) @ mixing + 3.0
+
+
+@pytest.fixture
+def prior(embeddings):
+    return SurrogatePrior(embed_dim=6).fit(embeddings)
+
+
+def draws(prior, count):
+    generator = torch.Generator().manual_seed(1)
+    return torch.stack([prior.draw(generator) for _ in range(count)])
+
+
+def test_draws_have_the_fitted_distribution(prior, embeddings):
+    drawn, real = draws(prior, 4000), prior.standardise(embeddings)
+    assert real.mean().abs() < 1e-4 and (real.std() - 1).abs() < 1e-2
+    torch.testing.assert_close(drawn.T.cov(), real.T.cov(), atol=0.15, rtol=0.1)
+
+
+def test_same_generator_state_same_surrogate(prior):
+    first = prior.draw(torch.Generator().manual_seed(5))
+    assert torch.equal(first, prior.draw(torch.Generator().manual_seed(5)))
+    assert not torch.equal(first, prior.draw(torch.Generator().manual_seed(6)))
+
+
+def test_surrogate_is_away_from_the_source(prior):
+    generator = torch.Generator().manual_seed(2)
+    for source in draws(prior, 50):
+        surrogate = prior.draw(generator, away_from=source)
+        assert torch.nn.functional.cosine_similarity(surrogate, source, dim=0) < 0
+
+
+def test_surrogate_is_no_function_of_the_source(prior):
+    source = draws(prior, 1)[0]
+    generator = torch.Generator().manual_seed(3)
+    assert not torch.equal(prior.draw(generator, away_from=source), prior.draw(generator, away_from=source))
+
+
+def test_impossible_angle_is_an_error(prior):
+    with pytest.raises(ValueError, match="max_cosine"):
+        prior.draw(torch.Generator().manual_seed(0), away_from=torch.ones(6), max_cosine=-1.0)
+
+
+def test_too_few_faces_are_an_error():
+    with pytest.raises(ValueError, match="more than"):
+        SurrogatePrior(embed_dim=6).fit(torch.randn(6, 6))
+
+
+def test_fit_survives_saving(prior, tmp_path):
+    prior.save_pretrained(tmp_path)
+    loaded = SurrogatePrior.from_pretrained(tmp_path)
+    assert torch.equal(loaded.factor, prior.factor) and torch.equal(loaded.mean, prior.mean)
