@@ -1,0 +1,124 @@
+"""Train the autoencoder that medeid-tiny's diffusion runs in.
+
+    accelerate launch train/train_autoencoder.py --config train/configs/autoencoder.yaml --data_dir FACES
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC
+from harness import TrainingConfig, option, parse_config, train
+from torchvision.utils import make_grid, save_image
+
+from medeid.data.faces import FaceFolder
+
+
+@dataclass
+class AutoencoderConfig(TrainingConfig):
+    model_config: str = option("train/configs/medeid-tiny/vae", "Folder with the model's config.json.")
+    latent_noise: float = option(0.1, "Standard deviation of the noise on the latents that the decoder must undo.")
+    latent_weight: float = option(1e-4, "Weight of the mean squared latent, which keeps the latents near that noise.")
+    gradient_weight: float = option(1.0, "Weight of the L1 between image gradients, which keeps edges sharp.")
+
+
+class Crops(torch.utils.data.Dataset):
+    """Face crops float32 [3, S, S] in [-1, 1], flipped at random."""
+
+    def __init__(self, folder: FaceFolder, seed: int):
+        self.folder, self.seed = folder, seed
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        index, position = key
+        image = torch.from_numpy(self.folder.image(index).copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+        if np.random.default_rng((self.seed, position)).random() < 0.5:
+            image = image.flip(-1)
+        return {"images": image}
+
+
+def gradient_l1(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of the horizontal and vertical finite differences."""
+    return F.l1_loss(prediction.diff(dim=-1), target.diff(dim=-1)) + F.l1_loss(
+        prediction.diff(dim=-2), target.diff(dim=-2)
+    )
+
+
+class Autoencode(torch.nn.Module):
+    """The autoencoder with noise on its latents: a variational one with a fixed posterior variance."""
+
+    def __init__(self, vae: AutoencoderDC, latent_noise: float):
+        super().__init__()
+        self.vae, self.latent_noise = vae, latent_noise
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        latents = self.vae.encode(images).latent
+        return self.vae.decode(latents + self.latent_noise * noise).sample, latents
+
+
+class AutoencoderTask:
+    sample_weights = None
+
+    def __init__(self, config: AutoencoderConfig):
+        self.config = config
+        if config.init_from:
+            vae = AutoencoderDC.from_pretrained(config.init_from)
+        else:
+            torch.manual_seed(config.seed)
+            vae = AutoencoderDC.from_config(AutoencoderDC.load_config(config.model_config))
+        self.model = Autoencode(vae, config.latent_noise)
+        self.dataset = Crops(FaceFolder(config.data_dir, "train"), config.seed)
+        self.validation = FaceFolder(config.data_dir, "validation")
+
+    def _latent_shape(self, images: torch.Tensor) -> tuple[int, int, int, int]:
+        vae = self.model.vae
+        side = images.shape[-1] // vae.spatial_compression_ratio
+        return images.shape[0], vae.config.latent_channels, side, side
+
+    def loss(self, model, batch, generator):
+        images = batch["images"]
+        noise = torch.randn(self._latent_shape(images), generator=generator).to(images)
+        decoded, latents = model(images, noise)
+        l1 = F.l1_loss(decoded, images)
+        edges = gradient_l1(decoded, images)
+        power = latents.square().mean()
+        total = l1 + self.config.gradient_weight * edges + self.config.latent_weight * power
+        return total, {"l1": l1, "latent_power": power}
+
+    def _validation_batches(self, size: int = 8):
+        for start in range(0, len(self.validation), size):
+            stop = min(start + size, len(self.validation))
+            images = np.stack([self.validation.image(i) for i in range(start, stop)])
+            yield torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+    @torch.no_grad()
+    def validate(self, model, picture, device):
+        """PSNR in dB over the validation split, the latents' spread, and a picture of originals over reconstructions."""
+        psnr, power = [], []
+        for batch, images in enumerate(self._validation_batches()):
+            images = images.to(device)
+            latents = model.vae.encode(images).latent
+            decoded = model.vae.decode(latents).sample.clamp(-1, 1)
+            psnr.append(-10 * torch.log10((decoded - images).div(2).square().mean(dim=(1, 2, 3))))
+            power.append(latents.square().mean())
+            if batch == 0:
+                save_image(make_grid(torch.cat([images, decoded]).add(1).div(2), nrow=8), picture)
+        return {"psnr": torch.cat(psnr).mean().item(), "latent_std": torch.stack(power).mean().sqrt().item()}
+
+    @torch.no_grad()
+    def export(self, model, folder: Path) -> None:
+        """Saves the autoencoder, with the scaling factor that gives its latents unit variance."""
+        latents = torch.cat([model.vae.encode(images).latent for images in self._validation_batches()])
+        model.vae.register_to_config(scaling_factor=1.0 / latents.std().item())
+        model.vae.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    config = parse_config(AutoencoderConfig, __doc__)
+    train(config, AutoencoderTask(config))
