@@ -1,0 +1,136 @@
+"""The diffusion step of the method: fill the masked part of face crops, under a structure sketch and an identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC, AutoencoderKL, T2IAdapter, UNet2DConditionModel
+from diffusers.utils.torch_utils import randn_tensor
+
+from .identity.adapter import IdentityAdapter
+
+Autoencoder: TypeAlias = AutoencoderDC | AutoencoderKL
+
+
+def encode_images(vae: Autoencoder, images: torch.Tensor) -> torch.Tensor:
+    """Images float [B, 3, S, S] in [-1, 1] -> scaled latents [B, C, S / f, S / f] (of a distribution, its mean)."""
+    encoded = vae.encode(images)
+    latents = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
+    return latents * vae.config.scaling_factor
+
+
+def decode_latents(vae: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of [`encode_images`], clamped to [-1, 1]."""
+    return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1.0, 1.0)
+
+
+def latent_mask(masks: torch.Tensor, side: int) -> torch.Tensor:
+    """Masks float [B, 1, S, S] -> [B, 1, side, side]: a latent that covers any masked pixel is masked."""
+    return F.adaptive_max_pool2d(masks, side)
+
+
+def predict(
+    unet: UNet2DConditionModel,
+    structure: list[torch.Tensor],
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    masks: torch.Tensor,
+    masked_latents: torch.Tensor,
+    identities: torch.Tensor,
+) -> torch.Tensor:
+    """One UNet pass: what the scheduler's `prediction_type` asks for, [B, C, H, W].
+
+    Args:
+        unet (`UNet2DConditionModel`):
+            With 2C + 1 input channels, and an [`IdentityAdapter`] attached.
+        structure (`list[torch.Tensor]`):
+            Features of the structure adapter. The UNet empties the list it is given, so it gets a copy.
+        latents (`torch.Tensor`):
+            Noisy latents [B, C, H, W].
+        timesteps (`torch.Tensor`):
+            int64 [B] or [].
+        masks (`torch.Tensor`):
+            [B, 1, H, W], 1 where the UNet is to fill in.
+        masked_latents (`torch.Tensor`):
+            Latents [B, C, H, W] of the images with the masked pixels set to grey.
+        identities (`torch.Tensor`):
+            Standardised identity embeddings [B, D]; zeros are no identity.
+    """
+    # No text goes in: what there is to say is in the structure and the identity.
+    context = latents.new_zeros(latents.shape[0], 1, unet.config.cross_attention_dim)
+    return unet(
+        torch.cat([latents, masks, masked_latents], dim=1),
+        timesteps,
+        encoder_hidden_states=context,
+        added_cond_kwargs=IdentityAdapter.condition(identities),
+        down_intrablock_additional_residuals=[feature.clone() for feature in structure],
+    ).sample
+
+
+@torch.no_grad()
+def inpaint(
+    vae: Autoencoder,
+    unet: UNet2DConditionModel,
+    structure_adapter: T2IAdapter,
+    scheduler,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    sketches: torch.Tensor,
+    identities: torch.Tensor,
+    num_inference_steps: int,
+    guidance_scale: float,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Fills the masked part of face crops from noise. The source's masked pixels are not seen by any network here.
+
+    Args:
+        images (`torch.Tensor`):
+            float [B, 3, S, S] in [0, 1].
+        masks (`torch.Tensor`):
+            float [B, 1, S, S] of {0, 1}, 1 where to fill in.
+        sketches (`torch.Tensor`):
+            float [B, 3, S, S] in [0, 1], see [`medeid.faces.mesh.draw_sketch`].
+        identities (`torch.Tensor`):
+            Standardised identity embeddings [B, D].
+        num_inference_steps (`int`):
+            Denoising steps.
+        guidance_scale (`float`):
+            Classifier-free guidance (Ho and Salimans, https://huggingface.co/papers/2207.12598) towards the identity;
+            1 is none.
+        generator (`torch.Generator` or a list of B of them, *optional*):
+            Makes the noise reproducible.
+        on_step (`Callable`, *optional*):
+            Called after each step with its index, its timestep and the latents; returns the latents to go on with.
+
+    Returns:
+        `torch.Tensor`: float [B, 3, S, S] in [0, 1].
+    """
+    images = images * 2.0 - 1.0
+    masked_latents = encode_images(vae, images * (1.0 - masks))
+    masks = latent_mask(masks, masked_latents.shape[-1])
+    structure = structure_adapter(sketches)
+
+    guided = guidance_scale > 1.0
+    if guided:
+        masks, masked_latents = masks.repeat(2, 1, 1, 1), masked_latents.repeat(2, 1, 1, 1)
+        structure = [feature.repeat(2, 1, 1, 1) for feature in structure]
+        identities = torch.cat([torch.zeros_like(identities), identities])
+
+    scheduler.set_timesteps(num_inference_steps, device=images.device)
+    shape = (images.shape[0], *masked_latents.shape[1:])
+    latents = randn_tensor(shape, generator, images.device, images.dtype) * scheduler.init_noise_sigma
+    for index, timestep in enumerate(scheduler.timesteps):
+        noisy = scheduler.scale_model_input(latents, timestep)
+        noisy = noisy.repeat(2, 1, 1, 1) if guided else noisy
+        output = predict(unet, structure, noisy, timestep, masks, masked_latents, identities)
+        if guided:
+            without, towards = output.chunk(2)
+            output = without + guidance_scale * (towards - without)
+        latents = scheduler.step(output, timestep, latents).prev_sample
+        if on_step is not None:
+            latents = on_step(index, timestep, latents)
+    return decode_latents(vae, latents) / 2.0 + 0.5
