@@ -43,7 +43,9 @@ def read_image(path: str | Path) -> Image.Image:
             with Image.open(path) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1:
-                    raise ImageFileError(f"it holds {frames} frames, but only stills can be used; save the frames apart")
+                    raise ImageFileError(
+                        f"it holds {frames} frames, but only stills can be used; save the frames apart"
+                    )
                 image.load()
                 return image.copy() if image.format == "GIF" else image
     except UnidentifiedImageError as error:
@@ -59,7 +61,7 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def lossless_format(image: Image.Image) -> tuple[str, str]:
-    """Pillow's format name and the suffix of a lossless file that can hold this image: PNG, or TIFF where PNG cannot."""
+    """Pillow's name and the suffix of a lossless format that can hold this image: PNG, or TIFF where PNG cannot."""
     return ("TIFF", ".tif") if image.mode in ("CMYK", "YCbCr") else ("PNG", ".png")
 
 

@@ -1,0 +1,125 @@
+"""Many photos, one after the other: whatever is wrong with one, the others go on, and nothing unverified is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..faces.detection import parse_boxes
+from ..photos import Photo
+from ..pipeline import FaceRecord, MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from .images import ImageFileError, lossless_format, read_image, write_image
+
+
+@dataclass
+class FileRecord:
+    """What is kept of one photo. It holds no name of a source: a result is known by the digest of its file.
+
+    Attributes:
+        photo (`int`): Which photo of the run, from 0.
+        status (`str`): `"released"`, `"withheld"` (failed verification), `"no_face"` or `"unusable"`.
+        output_sha256 (`str`): Of the written file; empty if none was written.
+        seconds (`float`): Time that the pipeline took.
+        faces (`list[FaceRecord]`): What was done to each face.
+    """
+
+    photo: int
+    status: str
+    output_sha256: str = ""
+    seconds: float = 0.0
+    faces: list[FaceRecord] = field(default_factory=list)
+
+
+@dataclass
+class FileResult:
+    """A record, and why the photo was not released (empty if it was)."""
+
+    record: FileRecord
+    reason: str = ""
+
+
+class Deidentifier:
+    """Takes photos from files to files.
+
+    Args:
+        model (`str`):
+            For [`MedicalDeIDPipeline.from_pretrained`].
+        device (`str`):
+            A torch device.
+        num_inference_steps (`int`, *optional*):
+            See the pipeline.
+        guidance_scale (`float`, *optional*):
+            See the pipeline.
+        seed (`int`, *optional*):
+            Makes each photo's result a function of the seed, its place in the run and its pixels.
+    """
+
+    def __init__(
+        self,
+        model: str = "medeid-tiny",
+        device: str = "cpu",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+    ):
+        self.pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.options: dict[str, Any] = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+        }
+        self.seed = seed
+
+    def _generator(self, index: int) -> torch.Generator | None:
+        if self.seed is None:
+            return None
+        # A generator a photo, so that a photo that cannot be used does not change those after it.
+        state = np.random.SeedSequence((self.seed, index)).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+    def run(self, index: int, source: Path, folder: Path, name: str, boxes: Any = None) -> FileResult:
+        """De-identifies one file into `folder / name` plus the suffix of a lossless format.
+
+        Args:
+            index (`int`):
+                Place of the photo in the run.
+            source (`Path`):
+                The photo; it is only read.
+            folder (`Path`):
+                Where the result goes.
+            name (`str`):
+                Stem of the result's file name.
+            boxes (`list`, *optional*):
+                Parsed JSON of the user's own faces, see [`parse_boxes`].
+        """
+        record = FileRecord(index, "unusable")
+        try:
+            image = read_image(source)
+            target = folder / (name + lossless_format(image)[1])
+            if target.exists() and target.samefile(source):
+                return FileResult(record, "the result would overwrite it; choose another folder by -o")
+            faces = None
+            if boxes is not None:
+                faces = [parse_boxes(boxes, Photo.open(image).rgb.shape)]
+            output = self.pipeline(image, boxes=faces, generator=self._generator(index), **self.options)
+            record.output_sha256 = write_image(output.images[0], target, lossless_format(output.images[0])[0])
+        except NoFaceFoundError as error:
+            record.status = "no_face"
+            return FileResult(record, error.reason)
+        except VerificationError as error:
+            told = error.records[error.index]
+            record.status, record.faces, record.seconds = "withheld", told.faces, told.seconds
+            return FileResult(record, error.reason)
+        except (ImageFileError, ValueError) as error:
+            return FileResult(record, str(error))
+        except OSError as error:
+            return FileResult(
+                record, f"the result cannot be written ({error.strerror}); make room or choose another -o"
+            )
+        told = output.records[0]
+        record.status, record.faces, record.seconds = told.status, told.faces, told.seconds
+        return FileResult(record)

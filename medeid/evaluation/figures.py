@@ -1,0 +1,91 @@
+"""The model's figures on a folder of face crops: `python -m medeid.evaluation.figures FACES`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+
+from ..data.faces import FaceFolder
+from ..faces.detection import detect_faces
+from ..faces.mesh import inter_ocular_distance
+from ..pipeline import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from ..types import FaceCrop
+from .privacy import embed_faces, rank1_rate
+
+_IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed: int) -> dict[str, float | int]:
+    """De-identifies the first `count` faces of a folder and measures privacy, detection, geometry and what changed.
+
+    Args:
+        pipeline (`MedicalDeIDPipeline`):
+            The model.
+        folder (`FaceFolder`):
+            Aligned crops; each is taken for a photo.
+        count (`int`):
+            Number of faces.
+        seed (`int`):
+            Seed of the surrogates and the noise.
+
+    Returns:
+        `dict`: rates in [0, 1]; `landmark_error` is the mean distance of the result's dense landmarks to the source's,
+        in units of the source's inter-ocular distance.
+    """
+    sources, results, attempts, withheld, outside = [], [], [], 0, 0
+    for index in tqdm(range(min(count, len(folder))), desc="De-identifying"):
+        image = folder.image(index)
+        try:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+            (result,), (record,), (mask,) = pipeline(image, generator=generator, return_dict=False)
+        except (NoFaceFoundError, VerificationError):
+            withheld += 1
+            continue
+        sources.append(image)
+        results.append(result)
+        outside += int(((image != result).any(-1) & ~mask).sum())
+        attempts.append(max(face.attempts for face in record.faces))
+    originals, changed = np.stack(sources), np.stack(results)
+    before = pipeline.find_landmarks([FaceCrop(image, _IDENTITY) for image in originals])
+    after = pipeline.find_landmarks([FaceCrop(image, _IDENTITY) for image in changed])
+    distance = np.linalg.norm(after[..., :2] - before[..., :2], axis=-1).mean(-1)
+    figures: dict[str, float | int] = {
+        "faces": len(originals),
+        "withheld": withheld,
+        "attempts": float(np.mean(attempts)),
+    }
+    for recognizer in pipeline.recognizers:
+        for face_only in (True, False):
+            gallery = embed_faces(recognizer, originals, before, face_only)
+            probes = embed_faces(recognizer, changed, after, face_only)
+            name = f"rank1_{recognizer.name}_{'face_only' if face_only else 'whole_crop'}"
+            figures[name] = rank1_rate(probes, gallery)
+    figures["rank1_chance"] = 1.0 / len(originals)
+    found = [len(detect_faces(image, pipeline.detectors[:1]).faces) > 0 for image in changed]
+    figures["centerface_finds_a_face"] = float(np.mean(found))
+    figures["landmark_error"] = float((distance / inter_ocular_distance(before)).mean())
+    figures["pixels_changed_outside_mask"] = outside
+    return figures
+
+
+def main(
+    data_dir: Annotated[Path, typer.Argument(help="Face crops in imagefolder style with landmarks.npz.")],
+    model: Annotated[str, typer.Option(help="medeid-tiny, a folder, or a name on the Hub.")] = "medeid-tiny",
+    split: Annotated[str, typer.Option(help="Split of the folder.")] = "validation",
+    count: Annotated[int, typer.Option(help="Number of faces.")] = 240,
+    seed: Annotated[int, typer.Option(help="Seed of the surrogates and the noise.")] = 0,
+) -> None:
+    """Print the model's figures as JSON."""
+    pipeline = MedicalDeIDPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    print(json.dumps(measure(pipeline, FaceFolder(data_dir, split), count, seed), indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)

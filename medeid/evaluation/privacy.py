@@ -1,0 +1,52 @@
+"""Re-identification: does an attacker with a gallery of originals find the source of a de-identified face?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..faces.mesh import LANDMARK_SIZE, points5_from_mesh, region_mask
+from ..identity.recognizer import Recognizer
+
+GREY = 0.5
+
+
+@torch.no_grad()
+def embed_faces(
+    recognizer: Recognizer, crops: np.ndarray, landmarks: np.ndarray, face_only: bool, batch_size: int = 16
+) -> torch.Tensor:
+    """Unit embeddings of aligned crops.
+
+    Args:
+        recognizer (`Recognizer`):
+            The attacker's.
+        crops (`np.ndarray`):
+            uint8 [N, S, S, 3].
+        landmarks (`np.ndarray`):
+            float32 [N, 478, 3] in pixels of a 256 px crop.
+        face_only (`bool`):
+            Grey outside of the face oval: hair and background are the same in a source and its result, and would link
+            them without any face recognition.
+        batch_size (`int`, *optional*, defaults to 16):
+            Faces at a time.
+
+    Returns:
+        `torch.Tensor`: float32 [N, D].
+    """
+    size = crops.shape[1]
+    points5 = (points5_from_mesh(landmarks) + 0.5) * (size / LANDMARK_SIZE) - 0.5
+    embedded = []
+    for start in range(0, len(crops), batch_size):
+        rows = slice(start, start + batch_size)
+        images = torch.from_numpy(crops[rows]).permute(0, 3, 1, 2).float() / 255.0
+        if face_only:
+            ovals = np.stack([region_mask(points, "oval", size) for points in landmarks[rows]])
+            images = torch.where(torch.from_numpy(ovals)[:, None] > 0, images, torch.tensor(GREY))
+        embedded.append(recognizer(images, torch.from_numpy(points5[rows]).float()))
+    return torch.cat(embedded)
+
+
+def rank1_rate(probes: torch.Tensor, gallery: torch.Tensor) -> float:
+    """Share of probes [N, D] whose nearest neighbour in the gallery [N, D] is their own row; chance is 1 / N."""
+    nearest = (probes @ gallery.T).argmax(dim=1)
+    return (nearest == torch.arange(len(probes), device=nearest.device)).float().mean().item()
