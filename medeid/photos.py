@@ -48,11 +48,15 @@ class Photo:
             if image.ndim == 4 and image.shape[0] == 1:
                 image = image[0]
             if image.ndim != 3 or image.shape[0] != 3:
-                raise ValueError(f"`image` must be a tensor [3, H, W], got {list(image.shape)}. Pass several as a list.")
+                raise ValueError(
+                    f"`image` must be a tensor [3, H, W], got {list(image.shape)}. Pass several as a list."
+                )
             return cls(_float_to_uint8(image.detach().float().cpu().permute(1, 2, 0).numpy()), image.detach())
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(f"`image` must be an array [H, W, 3], got {list(image.shape)}. Pass several as a list.")
+                raise ValueError(
+                    f"`image` must be an array [H, W, 3], got {list(image.shape)}. Pass several as a list."
+                )
             return cls(image.copy() if image.dtype == np.uint8 else _float_to_uint8(image), image)
         raise TypeError(f"`image` must be a PIL image, a numpy array or a torch tensor, got {type(image).__name__}.")
 
@@ -82,8 +86,8 @@ class Photo:
         if isinstance(self.source, torch.Tensor):
             values = torch.from_numpy(rgb).permute(2, 0, 1).to(self.source) / 255.0
             return torch.where(torch.from_numpy(changed).to(self.source.device), values, self.source)
-        values = rgb if self.source.dtype == np.uint8 else (rgb / 255.0).astype(self.source.dtype)
-        return np.where(changed[..., None], values, self.source)
+        scaled = rgb if self.source.dtype == np.uint8 else (rgb / 255.0).astype(self.source.dtype)
+        return np.where(changed[..., None], scaled, self.source)
 
 
 def _float_to_uint8(array: np.ndarray) -> np.ndarray:
@@ -110,7 +114,7 @@ def _restore_pil(source: Image.Image, rgb: np.ndarray, changed: np.ndarray) -> I
         return Image.fromarray(np.where(changed, grey, np.asarray(source).astype(np.uint16)))
     # A new image, as a copy would carry the source's metadata along.
     result = Image.new(source.mode, source.size)
-    if source.mode == "P":
+    if source.palette is not None:
         result.putpalette(source.palette)
         new = new.quantize(palette=source, dither=Image.Dither.NONE)
     else:

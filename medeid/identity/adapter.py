@@ -1,15 +1,15 @@
 """The adapter that tells the UNet who the new face is: decoupled cross-attention to identity tokens.
 
-IP-Adapter (Ye et al., https://huggingface.co/papers/2308.06721) gives each cross-attention layer a second pair of key and
-value projections, whose result is added to the first; here they attend to tokens made from an identity embedding. The
-adapter owns these weights, so that the UNet's own folder stays that of a plain UNet.
+IP-Adapter (Ye et al., https://huggingface.co/papers/2308.06721) gives each cross-attention layer a second pair of key
+and value projections, whose result is added to the first; here they attend to tokens made from an identity embedding.
+The adapter owns these weights, so that the UNet's own folder stays that of a plain UNet.
 """
 
 from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import MultiIPAdapterImageProjection
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -66,9 +66,7 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
         )
 
     @classmethod
-    def for_unet(
-        cls, unet: UNet2DConditionModel, embed_dim: int = 128, num_tokens: int = 4
-    ) -> IdentityAdapter:
+    def for_unet(cls, unet: UNet2DConditionModel, embed_dim: int = 128, num_tokens: int = 4) -> IdentityAdapter:
         """A new adapter whose keys and values start as copies of the UNet's own."""
         layers = _cross_attention_layers(unet)
         adapter = cls(
@@ -93,13 +91,11 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
         dim = unet.config.cross_attention_dim
         if sizes != list(self.config.hidden_sizes) or dim != self.config.cross_attention_dim:
             raise ValueError(
-                f"`unet` has cross-attention layers of widths {sizes} to tokens of width {dim}, but the adapter was made "
-                f"for {list(self.config.hidden_sizes)} and {self.config.cross_attention_dim}. Load the adapter that was "
-                "trained with this UNet, or make a new one by `IdentityAdapter.for_unet(unet)`."
+                f"`unet` has cross-attention layers of widths {sizes} to tokens of width {dim}, but the adapter was "
+                f"made for {list(self.config.hidden_sizes)} and {self.config.cross_attention_dim}. Load the adapter "
+                "that was trained with this UNet, or make a new one by `IdentityAdapter.for_unet(unet)`."
             )
-        processors: dict[str, nn.Module | AttnProcessor2_0] = dict.fromkeys(
-            unet.attn_processors, AttnProcessor2_0()
-        )
+        processors: dict[str, nn.Module | AttnProcessor2_0] = dict.fromkeys(unet.attn_processors, AttnProcessor2_0())
         processors.update(zip(layers, self.processors, strict=True))
         unet.set_attn_processor(processors)
         unet.encoder_hid_proj = self.projection
@@ -118,7 +114,7 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
         return {"image_embeds": [embeddings[:, None]]}
 
 
-def _cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
+def _cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
     """The cross-attention layers by the name of their processor, in the UNet's own order."""
     return {
         name: unet.get_submodule(name.removesuffix(".processor"))

@@ -59,8 +59,7 @@ def find_dlib_weights() -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        "The weights of dlib's recognizer are missing: run `pip install face_recognition_models`, or pass "
-        "`weights`."
+        "The weights of dlib's recognizer are missing: run `pip install face_recognition_models`, or pass `weights`."
     )
 
 
@@ -215,8 +214,7 @@ class DlibResNet(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
-                "`images` must be a float tensor [B, 3, H, W] in [0, 1], got "
-                f"{images.dtype} {list(images.shape)}."
+                f"`images` must be a float tensor [B, 3, H, W] in [0, 1], got {images.dtype} {list(images.shape)}."
             )
         if min(images.shape[2:]) < MIN_FEATURE_SIZE:
             raise ValueError(

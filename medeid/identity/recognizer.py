@@ -80,8 +80,8 @@ class DlibRecognizer(nn.Module):
 
     name: str = "dlib"
     embedding_dim: int = DESCRIPTOR_DIM
-    # What dlib's own threshold, a distance of 0.6 between descriptors, comes to for unit vectors: as many pairs of different
-    # people lie above it. It is far stricter on a result than the cosine at FAR 0.1 % on generated faces, 0.971.
+    # What dlib's own threshold, a distance of 0.6 between descriptors, comes to for unit vectors: as many pairs of
+    # different people lie above it. That is far stricter on a result than the FAR 0.1 % on generated faces, 0.971.
     match_threshold: float = 0.93
     template: torch.Tensor
 
@@ -177,15 +177,11 @@ def load_recognizers(device: str | torch.device = "cpu") -> list[Recognizer]:
     if ArcFaceRecognizer.available():
         recognizers.append(ArcFaceRecognizer().to(device))
     else:
-        logger.info(
-            "ArcFace's weights are not on this machine: faces are compared by dlib's recognizer alone."
-        )
+        logger.info("ArcFace's weights are not on this machine: faces are compared by dlib's recognizer alone.")
     return recognizers
 
 
-def align_faces(
-    images: torch.Tensor, points: torch.Tensor, template: torch.Tensor, size: int
-) -> torch.Tensor:
+def align_faces(images: torch.Tensor, points: torch.Tensor, template: torch.Tensor, size: int) -> torch.Tensor:
     """Cuts the face out of each image so that its points come to lie at `template`.
 
     Args:
@@ -206,22 +202,17 @@ def align_faces(
         ValueError: If a tensor has another form, or the points of a face are not finite or coincide.
     """
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(
-            f"`images` must be a float tensor [B, 3, H, W], got {images.dtype} {list(images.shape)}."
-        )
+        raise ValueError(f"`images` must be a float tensor [B, 3, H, W], got {images.dtype} {list(images.shape)}.")
     if tuple(points.shape) != (images.shape[0], *template.shape):
         raise ValueError(
-            f"`points` must be {[images.shape[0], *template.shape]} to go with `images`, got "
-            f"{list(points.shape)}."
+            f"`points` must be {[images.shape[0], *template.shape]} to go with `images`, got {list(points.shape)}."
         )
     # In float32 whatever the images are: half precision cannot hold the coordinates of a large photo.
     images = images.float()
     matrices = similarity(template.to(images), points.to(images))
     scales = matrices[:, :, 0].norm(dim=1)
     if not bool(((scales > 1e-4) & scales.isfinite()).all()):
-        raise ValueError(
-            "`points` must be finite and differ from each other for every face; detect the face anew."
-        )
+        raise ValueError("`points` must be finite and differ from each other for every face; detect the face anew.")
 
     steps = [math.ceil(scale / _MAX_SAMPLE_STEP) for scale in scales.tolist()]
     chips = images.new_empty(images.shape[0], images.shape[1], size, size)

@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 class SurrogatePrior(ModelMixin, ConfigMixin):
     """A normal distribution over the unit embeddings of a face recognizer.
 
-    Recognizers put all faces into a narrow cone, so distances are only telling after the mean is taken off: *standardised*
+    Recognizers put all faces into a narrow cone, so angles are only telling after the mean is taken off: *standardised*
     embeddings have zero mean and unit variance over all dimensions together.
 
     Args:
@@ -36,9 +36,7 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         """Fits mean and covariance to embeddings float32 [N, D], N > D."""
         count, dim = embeddings.shape
         if count <= dim:
-            raise ValueError(
-                f"`embeddings` has {count} rows; more than its {dim} columns are needed for a covariance."
-            )
+            raise ValueError(f"`embeddings` has {count} rows; more than its {dim} columns are needed for a covariance.")
         self.mean.copy_(embeddings.mean(0))
         centred = embeddings - self.mean
         self.scale.copy_(centred.std())
@@ -61,8 +59,8 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
     ) -> torch.Tensor:
         """Draws one standardised surrogate embedding.
 
-        The draw is random under `generator` and the source only rejects candidates, so the surrogate is no function of the
-        source that could be inverted (unlike its negation).
+        The draw is random under `generator` and the source only rejects candidates, so the surrogate is no function of
+        the source that could be inverted (unlike its negation).
 
         Args:
             generator (`torch.Generator`):
@@ -88,6 +86,6 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         accepted = (cosine < max_cosine).nonzero()
         if len(accepted) == 0:
             raise ValueError(
-                f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine} to the source; raise it."
+                f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
             )
         return drawn[accepted[0, 0]]

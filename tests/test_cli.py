@@ -1,0 +1,163 @@
+"""The command line: one bad photo does not stop the others, and none that was not de-identified is written."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from medeid import __version__
+from medeid.cli import app
+
+QUICK = ["--steps", "4", "--seed", "1"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def photo(portrait, tmp_path):
+    path = tmp_path / "in" / "jane_doe.jpg"
+    path.parent.mkdir()
+    exif = portrait.getexif()
+    exif[0x010E] = "Jane Doe"
+    portrait.save(path, quality=95, exif=exif)
+    return path
+
+
+def test_version_and_help():
+    assert run("--version").stdout == f"medeid {__version__}\n"
+    text = run("deid", "--help").stdout
+    assert "records.jsonl" in text and "--boxes" in text
+
+
+def test_a_photo_goes_in_and_a_photo_of_nobody_comes_out(photo, tmp_path):
+    before = photo.read_bytes()
+    out = tmp_path / "out"
+    result = run("deid", photo, "-o", out, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 photos released" in result.output
+    assert sorted(path.name for path in out.iterdir()) == ["jane_doe.png", "records.jsonl"]
+    assert photo.read_bytes() == before
+    source, written = np.asarray(Image.open(photo)), np.asarray(Image.open(out / "jane_doe.png"))
+    unchanged = (source == written).all(-1)
+    assert 0.7 < unchanged.mean() < 0.99
+    assert b"Jane" not in (out / "jane_doe.png").read_bytes()
+
+
+def test_records_tell_what_was_done_but_not_to_whom(photo, tmp_path):
+    out = tmp_path / "out"
+    run("deid", photo, "-o", out, *QUICK)
+    (record,) = records(out)
+    assert record["status"] == "released" and len(record["output_sha256"]) == 64
+    (face,) = record["faces"]
+    assert face["similarity"]["dlib"]["after"] < face["similarity"]["dlib"]["before"]
+    assert "jane" not in (out / "records.jsonl").read_text()
+
+
+def test_whatever_is_wrong_with_a_photo_the_others_go_on(portrait, photo, tmp_path):
+    folder, out = tmp_path / "bad", tmp_path / "out"
+    folder.mkdir()
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("This is no picture.")
+    (folder / "truncated.jpg").write_bytes(photo.read_bytes()[:20000])
+    portrait.save(folder / "moving.gif", save_all=True, append_images=[portrait.rotate(90)])
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    Image.new("L", (10_000, 10_000), 90).save(folder / "huge.png", compress_level=1)
+    bad = sorted(folder.iterdir()) + [folder / "missing.png"]
+    result = run("deid", *bad, photo, "-o", out, *QUICK)
+    assert result.exit_code == 2
+    assert "1 of 8 photos released" in result.output
+    for path, message in {
+        "empty.jpg": "the file is empty",
+        "text.jpg": "it is no image",
+        "truncated.jpg": "damaged or incomplete",
+        "moving.gif": "2 frames",
+        "pixel.png": "no face was found",
+        "huge.png": "no face was found",
+        "missing.png": "no such file",
+    }.items():
+        (line,) = [line for line in result.output.splitlines() if path in line]
+        assert message in line
+    assert sorted(path.name for path in out.iterdir()) == ["jane_doe.png", "records.jsonl"]
+    statuses = [record["status"] for record in records(out)]
+    assert statuses.count("unusable") == 5 and statuses.count("no_face") == 2 and statuses[-1] == "released"
+
+
+def test_unusual_images_are_done_in_their_own_mode(portrait, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    grey16 = np.asarray(portrait.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey16).save(folder / "sixteen.png")
+    portrait.convert("CMYK").save(folder / "print.tif")
+    portrait.quantize(256).save(folder / "palette.png")
+    portrait.convert("RGBA").save(folder / "transparent.png")
+    result = run("deid", *sorted(folder.iterdir()), "-o", out, *QUICK)
+    assert result.exit_code == 0, result.output
+    modes = {path.name: Image.open(path).mode for path in out.iterdir() if path.suffix != ".jsonl"}
+    assert modes == {
+        "sixteen.png": "I;16",
+        "print.tif": "CMYK",
+        "palette.png": "P",
+        "transparent.png": "RGBA",
+    }
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(photo, portrait, tmp_path):
+    twin = tmp_path / "other" / "jane_doe.png"
+    twin.parent.mkdir()
+    portrait.save(twin)
+    out = tmp_path / "out"
+    assert run("deid", photo, twin, "-o", out, *QUICK).exit_code == 0
+    assert (out / "jane_doe.png").exists() and (out / "jane_doe-2.png").exists()
+
+
+def test_a_source_is_never_overwritten(portrait, tmp_path):
+    source = tmp_path / "photo.png"
+    portrait.save(source)
+    before = source.read_bytes()
+    result = run("deid", source, "-o", tmp_path, *QUICK)
+    assert result.exit_code == 2 and "would overwrite" in result.output
+    assert source.read_bytes() == before
+
+
+def test_own_boxes(photo, tmp_path):
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({photo.name: [{"box": [177, 65, 272, 190]}]}))
+    assert run("deid", photo, "-o", tmp_path / "out", "--boxes", boxes, *QUICK).exit_code == 0
+    assert records(tmp_path / "out")[0]["faces"][0]["detector"] == "user"
+
+
+@pytest.mark.parametrize(
+    "boxes, message",
+    [("{", "no readable JSON"), ('"face"', "must hold"), ('{"other.jpg": []}', "not given")],
+)
+def test_a_wrong_boxes_file_is_a_usage_error(boxes, message, photo, tmp_path):
+    (tmp_path / "boxes.json").write_text(boxes)
+    result = run("deid", photo, "-o", tmp_path / "out", "--boxes", tmp_path / "boxes.json")
+    assert result.exit_code == 1 and message in result.output
+
+
+def test_an_unwritable_output_is_a_usage_error(photo, tmp_path):
+    (tmp_path / "out").write_text("a file, not a folder")
+    result = run("deid", photo, "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "cannot be written" in result.output
+
+
+def test_wrong_usage_exits_with_one():
+    assert run("deid").exit_code == 1
+
+
+def test_the_installed_command_runs(photo, tmp_path):
+    command = [sys.executable, "-m", "medeid.cli", "deid", str(photo), "-o", str(tmp_path / "out"), *QUICK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 photos released" in done.stdout
