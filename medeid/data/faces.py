@@ -54,7 +54,7 @@ class FaceFolder:
         return self._landmarks[index].astype(np.float32)
 
     def group_weights(self, power: float = 0.5) -> np.ndarray:
-        """Sampling weights float64 [N] that even out the labelled groups: `count ** -power`, 0 is uniform, 1 is equal."""
+        """Sampling weights float64 [N] that even out the labelled groups: 0 not at all, 1 to equal shares."""
         keys = [(row.get("group"), row.get("sex")) for row in self.rows]
         counts = Counter(keys)
         weights = np.array([counts[key] ** -power for key in keys])

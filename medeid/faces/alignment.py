@@ -169,9 +169,7 @@ def crop_face(photo: np.ndarray, matrix: np.ndarray, size: int) -> FaceCrop:
     fine = np.array(matrix, dtype=np.float64)
     fine[:, 2] += fine[:, :2] @ (x0, y0)
     fine *= factor
-    fine[:, 2] += (
-        factor - 1
-    ) / 2  # the centre of a crop pixel is the centre of its factor x factor fine ones
+    fine[:, 2] += (factor - 1) / 2  # the centre of a crop pixel is the centre of its factor x factor fine ones
     image = cv2.warpAffine(
         photo[y0:y1, x0:x1],
         fine,

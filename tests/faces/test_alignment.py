@@ -57,9 +57,7 @@ def test_matrix_matches_the_data_set_tool():
 def test_larger_crop_is_the_same_square():
     to_256, to_512 = ffhq_matrix(ALIGNED, 256), ffhq_matrix(ALIGNED, 512)
     points = np.random.default_rng(0).uniform(0, 255, (20, 2))
-    np.testing.assert_allclose(
-        transform_points(points, to_512), 2 * transform_points(points, to_256) + 0.5, atol=1e-9
-    )
+    np.testing.assert_allclose(transform_points(points, to_512), 2 * transform_points(points, to_256) + 0.5, atol=1e-9)
 
 
 @pytest.mark.parametrize(
