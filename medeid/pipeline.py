@@ -1,0 +1,566 @@
+"""`MedicalDeIDPipeline`: from a photo of a patient to a photo of nobody, top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline, T2IAdapter, UNet2DConditionModel
+from diffusers.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers.utils import BaseOutput
+from huggingface_hub import snapshot_download
+from PIL import Image
+
+from .diffusion import inpaint
+from .faces.alignment import box_points5, crop_face, ffhq_matrix, invert, matrix_scale, transform_points
+from .faces.compositing import feathered_mask, match_colour, paste_face, project_mask, warped_mask
+from .faces.detection import CenterFaceDetector, FaceDetector, RejectedBox, RetinaFaceDetector, detect_faces
+from .faces.landmarks import LandmarkNet
+from .faces.mesh import LANDMARK_SIZE, draw_sketch, points5_from_mesh, region_mask
+from .faces.shape import ShapePrior
+from .identity.adapter import IdentityAdapter
+from .identity.recognizer import Recognizer, load_recognizers
+from .identity.surrogate import SurrogatePrior
+from .photos import OutputType, Photo, PhotoInput
+from .types import FaceBox, FaceCrop
+
+logger = logging.getLogger(__name__)
+
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
+FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
+FEATHER = 10 / 256  # of the crop's side: the width over which a new face fades into the photo
+
+
+class NoFaceFoundError(ValueError):
+    """No face was found in a photo, so nothing is returned: an unchanged photo must not pass as de-identified.
+
+    Attributes:
+        index (`int`): Which photo of the call.
+        reason (`str`): What was seen, and what to do.
+    """
+
+    def __init__(self, index: int, rejected: list[RejectedBox]):
+        self.index = index
+        seen = f" (rejected: {'; '.join(each.reason for each in rejected)})" if rejected else ""
+        self.reason = f"no face was found{seen}; give the face's box yourself, or a photo with a larger, freer face"
+        super().__init__(f"Photo {index}: {self.reason}.")
+
+
+class VerificationError(RuntimeError):
+    """A result did not pass its checks after all retries, so nothing is returned.
+
+    Attributes:
+        index (`int`): Which photo of the call.
+        reason (`str`): Which check failed, and what to do.
+        records (`list[PhotoRecord]`): The records of the call, with what was measured.
+    """
+
+    def __init__(self, index: int, failed: str, records: list[PhotoRecord]):
+        self.index, self.records = index, records
+        self.reason = f"withheld, since {failed}; try another seed, more inference steps or a higher guidance scale"
+        super().__init__(f"Photo {index}: {self.reason}.")
+
+
+@dataclass
+class FaceRecord:
+    """What was done to one face.
+
+    Attributes:
+        box (`tuple`): Left, top, right and bottom in pixels of the upright photo.
+        score (`float`): The detector's confidence; 1.0 for a box given by the user.
+        detector (`str`): Name of the detector, or `"user"`.
+        surrogate_digest (`str`): First 16 hex digits of the SHA-256 of the surrogate's seed.
+        similarity (`dict`): For each recognizer, cosines of the source face: `before` to its own mirror image (what the
+            same face scores), `after` to the result.
+        attempts (`int`): How many surrogates were tried.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    detector: str
+    surrogate_digest: str = ""
+    similarity: dict[str, dict[str, float]] = field(default_factory=dict)
+    attempts: int = 0
+
+
+@dataclass
+class PhotoRecord:
+    """What was done to one photo: `status` is `"released"` or `"withheld"`, `seconds` its share of the call's time."""
+
+    status: str
+    faces: list[FaceRecord]
+    rejected: list[RejectedBox]
+    seconds: float = 0.0
+
+
+@dataclass
+class MedicalDeIDPipelineOutput(BaseOutput):
+    """
+    Args:
+        images (`list`):
+            De-identified photos, as the inputs in type, size and mode.
+        records (`list[PhotoRecord]`):
+            What was done to each photo.
+        masks (`list[np.ndarray]`):
+            bool [H, W]: outside of it a photo is what it was, bit for bit.
+    """
+
+    images: list[PhotoInput]
+    records: list[PhotoRecord]
+    masks: list[np.ndarray]
+
+
+@dataclass
+class _Face:
+    """One face on its way through the pipeline.
+
+    Attributes:
+        photo: Index of its photo.
+        box: Where it was found.
+        record: What the caller will be told.
+        crop: The aligned square.
+        landmarks: float32 [478, 3], in pixels of a 256 px crop.
+        mask: float32 [S, S] in [0, 1], feathered: how far the new face covers the old one.
+        hole: float32 [S, S] of {0, 1}: what the UNet may not see.
+        embeddings: The source's unit embedding [D] by each recognizer.
+        generator: Source of all that is random about the new face.
+        generated: uint8 [S, S, 3], the new face.
+    """
+
+    photo: int
+    box: FaceBox
+    record: FaceRecord
+    crop: FaceCrop
+    landmarks: np.ndarray
+    mask: np.ndarray
+    hole: np.ndarray
+    embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    generated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+
+
+class MedicalDeIDPipeline(DiffusionPipeline):
+    """De-identifies the faces in photos: each is replaced by that of a surrogate, a person who does not exist.
+
+    Args:
+        vae (`AutoencoderDC` or `AutoencoderKL`):
+            Encodes crops to latents and back.
+        unet (`UNet2DConditionModel`):
+            An inpainting UNet: noisy latents, mask and latents of the masked image go in.
+        scheduler (`SchedulerMixin`):
+            Any diffusers scheduler that fits the UNet's prediction type.
+        structure_adapter (`T2IAdapter`):
+            Turns the sketch of the dense landmarks into features for the UNet, so that pose and expression stay.
+        identity_adapter (`IdentityAdapter`):
+            Lets the UNet attend to the surrogate identity.
+        surrogate_prior (`SurrogatePrior`):
+            The distribution that surrogates are drawn from.
+        landmark_net (`LandmarkNet`):
+            Finds the dense landmarks.
+        shape_prior (`ShapePrior`):
+            The distribution of face shapes, for [`draw_faces`].
+        crop_size (`int`, *optional*, defaults to 256):
+            Side of the aligned crop in pixels.
+        num_inference_steps (`int`, *optional*, defaults to 20):
+            Denoising steps when a call does not say.
+        guidance_scale (`float`, *optional*, defaults to 2.0):
+            Guidance towards the surrogate when a call does not say.
+    """
+
+    model_cpu_offload_seq = "landmark_net->structure_adapter->unet->vae"
+    _exclude_from_cpu_offload = ["surrogate_prior", "identity_adapter", "shape_prior"]
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(
+        self,
+        vae: AutoencoderDC | AutoencoderKL,
+        unet: UNet2DConditionModel,
+        scheduler: DDIMScheduler | DPMSolverMultistepScheduler,
+        structure_adapter: T2IAdapter,
+        identity_adapter: IdentityAdapter,
+        surrogate_prior: SurrogatePrior,
+        landmark_net: LandmarkNet,
+        shape_prior: ShapePrior,
+        crop_size: int = 256,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 2.0,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            unet=unet,
+            scheduler=scheduler,
+            structure_adapter=structure_adapter,
+            identity_adapter=identity_adapter,
+            surrogate_prior=surrogate_prior,
+            landmark_net=landmark_net,
+            shape_prior=shape_prior,
+        )
+        self.register_to_config(
+            crop_size=crop_size, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+        )
+        identity_adapter.attach(unet)
+        self._detectors: list[FaceDetector] | None = None
+        self._recognizers: list[Recognizer] | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MedicalDeIDPipeline:
+        """Loads a pipeline: `"medeid-tiny"` from the package, a folder, or a repository on the Hub.
+
+        Other arguments are those of `DiffusionPipeline.from_pretrained`. Weights are read from safetensors only.
+        """
+        path = Path(pretrained_model_name_or_path)
+        packaged = PACKAGED_WEIGHTS / path
+        if not path.is_dir() and len(path.parts) == 1 and packaged.is_dir():
+            path = packaged
+        elif not path.is_dir():
+            hub = {
+                key: kwargs.pop(key) for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs
+            }
+            path = Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
+        pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
+        # Weights are stored in half precision, in which a CPU is slow.
+        return pipeline if {"dtype", "torch_dtype"} & set(kwargs) else pipeline.to(dtype=torch.float32)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Saves every component in its own folder; the UNet's is that of a plain UNet."""
+        self.identity_adapter.detach(self.unet)
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.identity_adapter.attach(self.unet)
+
+    @property
+    def detectors(self) -> list[FaceDetector]:
+        """The face detectors, whose findings are united: CenterFace, and RetinaFace where its weights are on disk."""
+        if self._detectors is None:
+            self._detectors = [CenterFaceDetector()]
+            if RetinaFaceDetector.available():
+                self._detectors.append(RetinaFaceDetector())
+        return self._detectors
+
+    @property
+    def recognizers(self) -> list[Recognizer]:
+        """The face recognizers that verify a result; the first one's descriptors are what surrogates are drawn in."""
+        if self._recognizers is None:
+            self._recognizers = load_recognizers(self._execution_device)
+        return self._recognizers
+
+    def check_inputs(self, images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries):
+        if boxes is not None and len(boxes) != len(images):
+            raise ValueError(
+                f"`boxes` has {len(boxes)} entries for {len(images)} photos; give a list of boxes a photo."
+            )
+        if isinstance(generator, list) and len(generator) != len(images):
+            raise ValueError(f"`generator` is a list of {len(generator)} for {len(images)} photos; give one for each.")
+        if num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` must be at least 1, got {num_inference_steps}.")
+        if guidance_scale < 1.0:
+            raise ValueError(f"`guidance_scale` must be at least 1 (no guidance), got {guidance_scale}.")
+        if output_type not in (None, "pil", "np", "pt"):
+            raise ValueError(f"`output_type` must be None, 'pil', 'np' or 'pt', got {output_type!r}.")
+        if max_retries < 0:
+            raise ValueError(f"`max_retries` must not be negative, got {max_retries}.")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: PhotoInput | Sequence[PhotoInput],
+        boxes: Sequence[Sequence[FaceBox]] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        max_retries: int = 3,
+        output_type: OutputType | None = None,
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None = None,
+    ) -> MedicalDeIDPipelineOutput | tuple:
+        """De-identifies every face in one photo or several.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list of them):
+                Photos, see [`Photo.open`].
+            boxes (`list[list[FaceBox]]`, *optional*):
+                The faces of each photo, instead of detection.
+            num_inference_steps (`int`, *optional*):
+                Denoising steps; by default the pipeline's own.
+            guidance_scale (`float`, *optional*):
+                Guidance towards the surrogate; by default the pipeline's own.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
+                Draws the surrogates and the noise, so that the result can be repeated; one, or one for each photo.
+                Without it they come from the system's randomness.
+            max_retries (`int`, *optional*, defaults to 3):
+                How many more surrogates are tried for a face that does not pass the checks.
+            output_type (`str`, *optional*):
+                `"pil"`, `"np"` or `"pt"`; by default that of the input.
+            return_dict (`bool`, *optional*, defaults to `True`):
+                Whether to return a [`MedicalDeIDPipelineOutput`] instead of a tuple.
+            callback_on_step_end (`Callable`, *optional*):
+                Called as `callback(pipeline, step, timestep, {"latents": latents})`; may return a dict with `latents`.
+
+        Returns:
+            [`MedicalDeIDPipelineOutput`], or `(images, records, masks)`.
+
+        Raises:
+            NoFaceFoundError: a photo has no face; nothing is returned.
+            VerificationError: a face did not pass the checks; nothing is returned.
+            ValueError: an argument is off.
+        """
+        began = time.monotonic()
+
+        # 1. Check the inputs
+        images: list[PhotoInput] = list(image) if isinstance(image, (list, tuple)) else [image]  # type: ignore[list-item]
+        num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        self.check_inputs(images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries)
+        photos = [Photo.open(each) for each in images]
+
+        # 2. Find the faces, cut them out, find their landmarks
+        records, faces = self.find_faces(photos, boxes)
+
+        # 3. Hide from the UNet every face in every crop, its own and its neighbours'
+        self.mark_holes(faces)
+
+        # 4. Embed the source identities
+        self.embed_sources(faces)
+
+        # 5. Draw surrogates, generate, paste back and verify; faces that fail get another surrogate
+        generators = generator if isinstance(generator, list) else [generator] * len(photos)
+        pasted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        pending = faces
+        for _ in range(max_retries + 1):
+            surrogates = torch.stack([self.draw_surrogate(face, generators[face.photo]) for face in pending])
+            self.generate(pending, surrogates, num_inference_steps, guidance_scale, callback_on_step_end)
+            for index in {face.photo for face in pending}:
+                pasted[index] = self.paste(photos[index], [face for face in faces if face.photo == index])
+            failed = self.verify(pending, {index: result for index, (result, _) in pasted.items()})
+            pending = [face for face, _ in failed]
+            if not failed:
+                break
+        for record in records:
+            record.seconds = (time.monotonic() - began) / len(photos)
+        if failed:
+            face, reason = failed[0]
+            records[face.photo].status = "withheld"
+            raise VerificationError(face.photo, reason, records)
+
+        # 6. Give each photo back in the form it came in
+        outputs = [photo.restore(*pasted[index], output_type) for index, photo in enumerate(photos)]
+        masks = [mask for _, (_, mask) in sorted(pasted.items())]
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return outputs, records, masks
+        return MedicalDeIDPipelineOutput(images=outputs, records=records, masks=masks)
+
+    @torch.no_grad()
+    def draw_faces(
+        self,
+        count: int,
+        generator: torch.Generator,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+    ) -> list[Image.Image]:
+        """Draws whole portraits of people who do not exist, from nothing but noise, a drawn shape and a drawn identity.
+
+        Args:
+            count (`int`):
+                How many.
+            generator (`torch.Generator`):
+                A generator on the CPU.
+            num_inference_steps (`int`, *optional*):
+                Denoising steps; by default the pipeline's own.
+            guidance_scale (`float`, *optional*):
+                Guidance towards the identities; by default the pipeline's own.
+
+        Returns:
+            `list[PIL.Image.Image]`: RGB, of the crop's size.
+        """
+        size = self.config.crop_size
+        shapes = [self.shape_prior.draw(generator).numpy() for _ in range(count)]
+        identities = torch.stack([self.surrogate_prior.draw(generator) for _ in range(count)])
+        drawn = inpaint(
+            self.vae,
+            self.unet,
+            self.structure_adapter,
+            self.scheduler,
+            images=torch.zeros(count, 3, size, size).to(self._like),
+            masks=torch.ones(count, 1, size, size).to(self._like),
+            sketches=self._to_tensor([draw_sketch(shape, size) for shape in shapes]),
+            identities=identities.to(self._like),
+            num_inference_steps=num_inference_steps or self.config.num_inference_steps,
+            guidance_scale=guidance_scale or self.config.guidance_scale,
+            generator=generator,
+        )
+        return [Image.fromarray(pixels) for pixels in _to_pixels(drawn)]
+
+    def find_faces(
+        self, photos: list[Photo], boxes: Sequence[Sequence[FaceBox]] | None
+    ) -> tuple[list[PhotoRecord], list[_Face]]:
+        """Detects the faces (or takes the given boxes), aligns them by dense landmarks, and cuts them out."""
+        records: list[PhotoRecord] = []
+        found: list[tuple[int, FaceBox, FaceRecord]] = []
+        for index, photo in enumerate(photos):
+            if boxes is None:
+                detections = detect_faces(photo.rgb, self.detectors)
+                accepted, rejected = detections.faces, detections.rejected
+            else:
+                accepted, rejected = list(boxes[index]), []
+            if not accepted:
+                raise NoFaceFoundError(index, rejected)
+            told = [FaceRecord(box.box, box.score, box.detector) for box in accepted]
+            records.append(PhotoRecord("released", told, rejected))
+            found += [(index, box, record) for box, record in zip(accepted, told, strict=True)]
+
+        # The five points of a detector are rough: they give a first crop, whose dense landmarks give the final one.
+        points5 = [box_points5(box) for _, box, _ in found]
+        for _ in range(2):
+            crops = [
+                crop_face(photos[index].rgb, ffhq_matrix(points, self.config.crop_size), self.config.crop_size)
+                for (index, _, _), points in zip(found, points5, strict=True)
+            ]
+            landmarks = self.find_landmarks(crops)
+            points5 = [
+                transform_points(points, invert(crop.matrix))
+                for points, crop in zip(self._crop_points5(landmarks), crops, strict=True)
+            ]
+        faces = []
+        for (index, box, record), crop, points in zip(found, crops, landmarks, strict=True):
+            mask = feathered_mask(region_mask(points, "face", crop.size), FEATHER * crop.size)
+            faces.append(_Face(index, box, record, crop, points, mask, hole=(mask > 0).astype(np.float32)))
+        return records, faces
+
+    def find_landmarks(self, crops: list[FaceCrop]) -> np.ndarray:
+        """Dense landmarks float32 [N, 478, 3] of crops, in pixels of a 256 px crop."""
+        images = self._to_tensor([crop.image for crop in crops])
+        if images.shape[-1] != LANDMARK_SIZE:
+            images = F.interpolate(images, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
+        return torch.cat([self.landmark_net(batch) for batch in images.split(FACE_BATCH_SIZE)]).float().cpu().numpy()
+
+    def mark_holes(self, faces: list[_Face]) -> None:
+        """Widens each hole by the neighbours' faces where they reach into the crop, so that no network sees those."""
+        for face in faces:
+            for other in faces:
+                if other is not face and other.photo == face.photo:
+                    reach = project_mask(other.mask, other.crop.matrix, face.crop.matrix, face.crop.size)
+                    face.hole = np.maximum(face.hole, (reach > 0).astype(np.float32))
+
+    def embed(self, recognizer: Recognizer, images: list[np.ndarray], points5: np.ndarray) -> torch.Tensor:
+        """Unit embeddings [N, D] of crops uint8 [S, S, 3] with five points [N, 5, 2]."""
+        batch = self._to_tensor(images)
+        return recognizer(batch, torch.from_numpy(points5).to(batch))
+
+    def embed_sources(self, faces: list[_Face]) -> None:
+        """Embeds the source faces, and their mirror images to know what one and the same face scores."""
+        points5 = self._crop_points5(np.stack([face.landmarks for face in faces]))
+        mirrored = points5[:, [1, 0, 2, 4, 3]] * (-1, 1) + (self.config.crop_size - 1, 0)
+        for recognizer in self.recognizers:
+            sources = self.embed(recognizer, [face.crop.image for face in faces], points5)
+            mirrors = self.embed(recognizer, [face.crop.image[:, ::-1] for face in faces], mirrored)
+            for face, source, mirror in zip(faces, sources, mirrors, strict=True):
+                face.embeddings[recognizer.name] = source
+                face.record.similarity[recognizer.name] = {"before": float(source @ mirror)}
+
+    def draw_surrogate(self, face: _Face, generator: torch.Generator | None) -> torch.Tensor:
+        """Draws a face's seed, and from it its surrogate, at more than a right angle from its source."""
+        if generator is None:
+            seed = secrets.randbits(63)
+        else:
+            seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        face.record.surrogate_digest = hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]
+        face.record.attempts += 1
+        face.generator = torch.Generator().manual_seed(seed)
+        source = self.surrogate_prior.standardise(face.embeddings[self.surrogate_prior.config.recognizer])
+        return self.surrogate_prior.draw(face.generator, away_from=source)
+
+    def generate(
+        self,
+        faces: list[_Face],
+        surrogates: torch.Tensor,
+        num_inference_steps: int,
+        guidance_scale: float,
+        callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None,
+    ) -> None:
+        """Draws the new faces, in batches."""
+        batches = [slice(start, start + FACE_BATCH_SIZE) for start in range(0, len(faces), FACE_BATCH_SIZE)]
+        with self.progress_bar(total=len(batches) * num_inference_steps) as bar:
+
+            def on_step(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+                bar.update()
+                if callback_on_step_end is not None:
+                    latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+                return latents
+
+            for rows in batches:
+                batch = faces[rows]
+                drawn = inpaint(
+                    self.vae,
+                    self.unet,
+                    self.structure_adapter,
+                    self.scheduler,
+                    images=self._to_tensor([face.crop.image for face in batch]),
+                    masks=torch.from_numpy(np.stack([face.hole for face in batch]))[:, None].to(self._like),
+                    sketches=self._to_tensor([draw_sketch(face.landmarks, face.crop.size) for face in batch]),
+                    identities=surrogates[rows].to(self._like),
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    generator=[face.generator for face in batch],
+                    on_step=on_step,
+                )
+                for face, generated in zip(batch, _to_pixels(drawn), strict=True):
+                    face.generated = generated
+
+    def paste(self, photo: Photo, faces: list[_Face]) -> tuple[np.ndarray, np.ndarray]:
+        """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where."""
+        result, changed = photo.rgb, np.zeros(photo.rgb.shape[:2], bool)
+        for face in sorted(faces, key=lambda face: matrix_scale(face.crop.matrix), reverse=True):
+            generated = match_colour(face.generated, face.crop.image, face.mask)
+            rng = np.random.default_rng(face.generator.initial_seed())
+            result = paste_face(result, generated, face.crop.matrix, face.mask, rng)
+            changed |= warped_mask(face.mask, face.crop.matrix, changed.shape) > 0
+        return result, changed
+
+    def verify(self, faces: list[_Face], results: dict[int, np.ndarray]) -> list[tuple[_Face, str]]:
+        """Looks at the results as an attacker and as a reader would; returns the faces that fail, and why."""
+        failed: dict[int, str] = {}
+        pasted = [crop_face(results[face.photo], face.crop.matrix, face.crop.size).image for face in faces]
+        points5 = self._crop_points5(np.stack([face.landmarks for face in faces]))
+        for recognizer in self.recognizers:
+            embedded = self.embed(recognizer, pasted, points5)
+            for position, (face, after) in enumerate(zip(faces, embedded, strict=True)):
+                similarity = float(face.embeddings[recognizer.name] @ after)
+                face.record.similarity[recognizer.name]["after"] = similarity
+                if similarity >= recognizer.match_threshold:
+                    failed[position] = f"the recognizer {recognizer.name} still takes the face for the source's"
+        for index in {face.photo for face in faces}:
+            seen = detect_faces(results[index], self.detectors).faces
+            for position, face in enumerate(faces):
+                if face.photo == index and not any(other.contains(face.box.centre) for other in seen):
+                    failed[position] = "no face is found where it was replaced"
+        return [(faces[position], reason) for position, reason in sorted(failed.items())]
+
+    @property
+    def _like(self) -> torch.Tensor:
+        """An empty tensor on the device and of the dtype that the models run in."""
+        return torch.empty(0, device=self._execution_device, dtype=self.unet.dtype)
+
+    def _to_tensor(self, images: list[np.ndarray]) -> torch.Tensor:
+        """Images uint8 [S, S, 3] -> float [B, 3, S, S] in [0, 1]."""
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self._like) / 255.0
+
+    def _crop_points5(self, landmarks: np.ndarray) -> np.ndarray:
+        """Dense landmarks [N, 478, 3] in pixels of a 256 px crop -> five points [N, 5, 2] in pixels of the crop."""
+        return (points5_from_mesh(landmarks) + 0.5) * (self.config.crop_size / LANDMARK_SIZE) - 0.5
+
+
+def _to_pixels(images: torch.Tensor) -> np.ndarray:
+    """Images float [B, 3, S, S] in [0, 1] -> uint8 [B, S, S, 3]."""
+    return images.float().mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,176 @@
+"""The whole way, on the embedded model: somebody else's face, everything else untouched, or nothing at all."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medeid import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from medeid.faces.detection import detect_faces
+from medeid.faces.mesh import inter_ocular_distance
+from medeid.types import FaceBox, FaceCrop
+
+STEPS = 4  # enough for the checks here
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def output(pipeline, portrait):
+    return pipeline(portrait, generator=seeded())
+
+
+def test_the_face_is_another_and_the_rest_is_the_same_to_the_bit(output, astronaut):
+    result = np.asarray(output.images[0])
+    mask = output.masks[0]
+    assert output.images[0].mode == "RGB" and result.shape == astronaut.shape
+    assert np.array_equal(result[~mask], astronaut[~mask])
+    assert np.abs(result[mask].astype(int) - astronaut[mask]).mean() > 5
+    assert 0.01 < mask.mean() < 0.3
+
+
+def test_the_recognizer_no_longer_knows_the_face(output, pipeline):
+    (face,) = output.records[0].faces
+    for recognizer in pipeline.recognizers:
+        similarity = face.similarity[recognizer.name]
+        assert similarity["before"] > recognizer.match_threshold > similarity["after"]
+
+
+def test_a_detector_finds_the_new_face_where_the_old_one_was(output, pipeline):
+    (found,) = detect_faces(np.asarray(output.images[0]), pipeline.detectors).faces
+    assert found.contains(FaceBox(output.records[0].faces[0].box, 1.0, None, "").centre)
+
+
+def test_pose_and_expression_stay(output, pipeline, astronaut):
+    records, (source,) = pipeline.find_faces([_photo(astronaut)], None)
+    result = _crop_like(source, np.asarray(output.images[0]))
+    before, after = source.landmarks, pipeline.find_landmarks([result])[0]
+    error = np.linalg.norm(after[:, :2] - before[:, :2], axis=1).mean() / inter_ocular_distance(before)
+    assert error < 0.1
+
+
+def _photo(array):
+    from medeid.photos import Photo
+
+    return Photo.open(array)
+
+
+def _crop_like(face, photo) -> FaceCrop:
+    from medeid.faces.alignment import crop_face
+
+    return crop_face(photo, face.crop.matrix, face.crop.size)
+
+
+def test_a_seed_repeats_a_result_and_another_does_not(pipeline, astronaut):
+    runs = [pipeline(astronaut, generator=seeded(s), num_inference_steps=STEPS) for s in (3, 3, 4)]
+    first, same, other = (run.images[0] for run in runs)
+    digests = [run.records[0].faces[0].surrogate_digest for run in runs]
+    assert np.array_equal(first, same) and digests[0] == digests[1]
+    assert not np.array_equal(first, other) and digests[0] != digests[2]
+
+
+def test_without_a_generator_every_call_draws_somebody_else(pipeline, astronaut):
+    runs = [pipeline(astronaut, num_inference_steps=STEPS) for _ in range(2)]
+    assert len({run.records[0].faces[0].surrogate_digest for run in runs}) == 2
+
+
+def test_a_batch_gives_what_single_calls_give(pipeline, astronaut):
+    photos = [astronaut, np.ascontiguousarray(astronaut[:, ::-1])]
+    batch = pipeline(photos, generator=[seeded(1), seeded(2)], num_inference_steps=STEPS)
+    for photo, seed, together in zip(photos, (1, 2), batch.images, strict=True):
+        alone = pipeline(photo, generator=seeded(seed), num_inference_steps=STEPS).images[0]
+        assert np.abs(alone.astype(int) - together).max() <= 2  # sums in another order
+
+
+def test_two_faces_in_one_photo_are_both_replaced(pipeline, astronaut):
+    pair = np.concatenate([astronaut[:300, 80:380], astronaut[:300, 80:380][:, ::-1]], axis=1)
+    output = pipeline(pair, generator=seeded(), num_inference_steps=STEPS)
+    assert len(output.records[0].faces) == 2
+    assert len({face.surrogate_digest for face in output.records[0].faces}) == 2
+
+
+def test_a_turned_photo_is_done_too(pipeline, astronaut):
+    turned = np.ascontiguousarray(np.rot90(astronaut))
+    output = pipeline(turned, generator=seeded(), num_inference_steps=STEPS)
+    assert output.images[0].shape == turned.shape and output.masks[0].any()
+
+
+def test_tensors_come_back_as_tensors(pipeline, astronaut):
+    tensor = torch.from_numpy(astronaut.copy()).permute(2, 0, 1).float() / 255.0
+    (result,), _, masks = pipeline(tensor, generator=seeded(), num_inference_steps=STEPS, return_dict=False)
+    outside = torch.from_numpy(~masks[0])
+    assert torch.equal(result[:, outside], tensor[:, outside])
+
+
+def test_own_boxes_are_used_instead_of_detection(pipeline, astronaut):
+    box = FaceBox((177.0, 65.0, 272.0, 190.0), 1.0, None, "user")
+    output = pipeline(astronaut, boxes=[[box]], generator=seeded(), num_inference_steps=STEPS)
+    (face,) = output.records[0].faces
+    assert face.detector == "user" and face.box == box.box
+
+
+def test_no_face_no_result(pipeline, astronaut):
+    with pytest.raises(NoFaceFoundError, match="Photo 1: no face"):
+        pipeline([astronaut, np.full((64, 64, 3), 127, np.uint8)], num_inference_steps=STEPS)
+
+
+def test_a_face_that_is_still_recognised_is_withheld(pipeline, astronaut, monkeypatch):
+    monkeypatch.setattr(pipeline.recognizers[0], "match_threshold", -1.0)
+    with pytest.raises(VerificationError, match="withheld") as caught:
+        pipeline(astronaut, generator=seeded(), num_inference_steps=1, max_retries=1)
+    (face,) = caught.value.records[0].faces
+    assert caught.value.records[0].status == "withheld" and face.attempts == 2
+
+
+def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
+    seen = []
+
+    def callback(pipe, step, timestep, kwargs):
+        seen.append(step)
+        return {"latents": torch.zeros_like(kwargs["latents"])}
+
+    plain = pipeline(astronaut, generator=seeded(), num_inference_steps=2).images[0]
+    changed = pipeline(astronaut, generator=seeded(), num_inference_steps=2, callback_on_step_end=callback).images[0]
+    assert seen[:2] == [0, 1] and not np.array_equal(plain, changed)
+
+
+@pytest.mark.parametrize(
+    "options, name",
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"guidance_scale": 0.5}, "guidance_scale"),
+        ({"output_type": "jpeg"}, "output_type"),
+        ({"generator": [seeded(), seeded()]}, "generator"),
+        ({"boxes": [[], []]}, "boxes"),
+        ({"max_retries": -1}, "max_retries"),
+    ],
+)
+def test_wrong_arguments_are_named(pipeline, astronaut, options, name):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        pipeline(astronaut, **options)
+
+
+def test_saved_and_loaded_gives_the_same_to_the_bit(pipeline, astronaut, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    loaded = MedicalDeIDPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert not any("ip" in key for key in _keys(tmp_path / "unet"))
+    results = [p(astronaut, generator=seeded(), num_inference_steps=2).images[0] for p in (pipeline, loaded)]
+    assert np.array_equal(*results)
+
+
+def _keys(folder):
+    from safetensors import safe_open
+
+    (path,) = folder.glob("*.safetensors")
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
+
+
+def test_grey_and_transparent_photos_keep_their_mode(pipeline, portrait):
+    for mode in ("L", "RGBA"):
+        source = portrait.convert(mode)
+        result = pipeline(source, generator=seeded(), num_inference_steps=STEPS).images[0]
+        assert isinstance(result, Image.Image) and (result.mode, result.size) == (mode, source.size)
