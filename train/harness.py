@@ -1,7 +1,7 @@
 """The training loop that the scripts in this folder share.
 
-A script brings a `Task` (model, data, loss, validation, export) and a config; the loop brings Accelerate, EMA, a learning
-rate schedule, checkpoints, a resume that continues at the very next sample, sample pictures and a progress bar.
+A script brings a `Task` (model, data, loss, validation, export) and a config; the loop brings Accelerate, EMA, a
+learning rate schedule, checkpoints, a resume that continues at the very next sample, pictures and a progress bar.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def parse_config(config_class: type[ConfigT], description: str, argv: list[str] 
 class Task(Protocol):
     """What a script trains.
 
-    `model` holds every trainable parameter, and its forward is what `loss` calls. `dataset[(index, position)]` gives one
-    sample as a dict; `position` counts samples over the whole run and seeds the augmentation, so that a resumed run draws
-    what an uninterrupted one would have drawn.
+    `model` holds every trainable parameter, and its forward is what `loss` calls. `dataset[(index, position)]` gives
+    one sample as a dict; `position` counts samples over the whole run and seeds the augmentation, so that a resumed
+    run draws what an uninterrupted one would have drawn.
     """
 
     model: torch.nn.Module
@@ -180,7 +180,10 @@ def train(config: TrainingConfig, task: Task) -> None:
     set_seed(config.seed)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.adam_weight_decay
+        parameters,
+        config.learning_rate,
+        betas=(0.9, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
     )
     schedule = get_scheduler(
         config.lr_scheduler,

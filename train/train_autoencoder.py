@@ -1,6 +1,6 @@
 """Train the autoencoder that medeid-tiny's diffusion runs in.
 
-    accelerate launch train/train_autoencoder.py --config train/configs/autoencoder.yaml --data_dir FACES
+accelerate launch train/train_autoencoder.py --config train/configs/autoencoder.yaml --data_dir FACES
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def validate(self, model, picture, device):
-        """PSNR in dB over the validation split, the latents' spread, and a picture of originals over reconstructions."""
+        """PSNR in dB over the validation split, the latents' spread, and a picture: originals over reconstructions."""
         psnr, power = [], []
         for batch, images in enumerate(self._validation_batches()):
             images = images.to(device)

@@ -63,9 +63,7 @@ def test_alignment_equals_dlib(recognizer):
     photo = data.astronaut()
     shape_predictor = dlib.shape_predictor(str(weights.with_name("shape_predictor_5_face_landmarks.dat")))
     [face] = dlib.get_frontal_face_detector()(photo)
-    expected = dlib.face_recognition_model_v1(str(weights)).compute_face_descriptor(
-        photo, shape_predictor(photo, face)
-    )
+    expected = dlib.face_recognition_model_v1(str(weights)).compute_face_descriptor(photo, shape_predictor(photo, face))
     found = recognizer.descriptor(to_images(photo), to_points(ASTRONAUT_POINTS))[0].numpy()
     assert np.linalg.norm(found - np.array(expected)) < 0.2
 
@@ -85,9 +83,7 @@ def test_gradient_reaches_image_and_not_weights(recognizer):
     assert images.grad is not None
     assert images.grad[:, :, 80:160, 190:260].abs().sum() > 0
     assert images.grad[:, :, 400:].abs().sum() == 0
-    assert all(
-        parameter.grad is None and not parameter.requires_grad for parameter in recognizer.parameters()
-    )
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in recognizer.parameters())
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -125,9 +121,7 @@ def test_chip_does_not_depend_on_batch(recognizer):
     points = to_points(ASTRONAUT_POINTS) * torch.tensor([1.0, 2.0, 0.5]).view(3, 1, 1)
     chips = recognizer.chips(images, points)
     for row in range(3):
-        torch.testing.assert_close(
-            chips[row], recognizer.chips(images[row : row + 1], points[row : row + 1])[0]
-        )
+        torch.testing.assert_close(chips[row], recognizer.chips(images[row : row + 1], points[row : row + 1])[0])
 
 
 def test_similarity_recovers_transform():
@@ -164,9 +158,7 @@ def test_bad_input_is_named(recognizer, images, points, message):
 
 
 def test_features_take_any_size(recognizer):
-    sides = [
-        [feature.shape[-1] for feature in recognizer.features(torch.rand(1, 3, s, s))] for s in (64, 150)
-    ]
+    sides = [[feature.shape[-1] for feature in recognizer.features(torch.rand(1, 3, s, s))] for s in (64, 150)]
     assert sides == [[29, 14, 7, 3, 1], [72, 35, 17, 8, 4]]
     assert [f.shape[1] for f in recognizer.features(torch.rand(2, 3, 80, 96))] == [32, 32, 64, 128, 256]
     with pytest.raises(ValueError, match="at least 64 px"):

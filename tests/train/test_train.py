@@ -1,0 +1,132 @@
+"""The training scripts on a handful of faces and small models: they learn, and a resumed run equals a whole one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import train_autoencoder
+import train_unet
+from diffusers import AutoencoderDC, UNet2DConditionModel
+from harness import PositionSampler, parse_config, train
+from PIL import Image
+
+from medeid.faces.shape import ShapePrior
+from medeid.identity.adapter import IdentityAdapter
+from medeid.pipeline import PACKAGED_WEIGHTS
+
+VAE = {
+    "latent_channels": 4,
+    "encoder_block_out_channels": [4, 4, 8, 8],
+    "decoder_block_out_channels": [4, 4, 8, 8],
+    "encoder_layers_per_block": [0, 1, 1, 1],
+    "decoder_layers_per_block": [0, 1, 1, 1],
+    "encoder_qkv_multiscales": [[], [], [], []],
+    "decoder_qkv_multiscales": [[], [], [], []],
+}
+UNET = {
+    "sample_size": 32,
+    "in_channels": 9,
+    "out_channels": 4,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 8,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+STRUCTURE = {"in_channels": 3, "channels": [8, 16], "num_res_blocks": 1, "downscale_factor": 8}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory, astronaut):
+    """Six crops of one photo, in imagefolder style: enough to run the scripts, though not to learn faces."""
+    root = tmp_path_factory.mktemp("faces")
+    landmarks = ShapePrior.from_pretrained(PACKAGED_WEIGHTS / "medeid-tiny" / "shape_prior").mean.float().view(478, 3)
+    rows = []
+    for index in range(6):
+        crop = astronaut[index * 4 : index * 4 + 256, 90 + index : 346 + index]
+        Image.fromarray(crop).save(root / f"{index}.png")
+        rows.append({"file_name": f"{index}.png", "split": "train" if index < 4 else "validation"})
+    (root / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    np.savez(root / "landmarks.npz", landmarks=np.repeat(landmarks.numpy()[None], 6, 0).astype(np.float16))
+    return root
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("configs")
+    for name, config in {"vae": VAE, "unet": UNET, "structure_adapter": STRUCTURE}.items():
+        (root / name).mkdir()
+        (root / name / "config.json").write_text(json.dumps(config))
+    (root / "scheduler").mkdir()
+    (root / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
+    return root
+
+
+def autoencoder(faces, configs, output, **options):
+    values = {"train_batch_size": 2, "max_train_steps": 4, "checkpointing_steps": 2, "validation_steps": 4}
+    values |= {"data_dir": str(faces), "model_config": str(configs / "vae"), "output_dir": str(output)}
+    values |= {"lr_warmup_steps": 0, "dataloader_num_workers": 0, **options}
+    config = train_autoencoder.AutoencoderConfig(**values)
+    train(config, train_autoencoder.AutoencoderTask(config))
+    return AutoencoderDC.from_pretrained(output / "export")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(faces, configs, tmp_path):
+    whole = autoencoder(faces, configs, tmp_path / "whole")
+    autoencoder(faces, configs, tmp_path / "parts", stop_after_steps=2)
+    resumed = autoencoder(faces, configs, tmp_path / "parts")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_autoencoder_learns_and_shows_its_pictures(faces, configs, tmp_path):
+    autoencoder(faces, configs, tmp_path, max_train_steps=60, validation_steps=30, learning_rate=3e-3)
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    first, last = [entry["psnr"] for entry in metrics if "psnr" in entry]
+    assert last > first
+    assert (tmp_path / "samples-000060.png").exists()
+
+
+def test_every_part_of_the_generator_gets_a_gradient_and_is_exported(faces, configs, tmp_path):
+    AutoencoderDC.from_config(AutoencoderDC.load_config(configs / "vae")).save_pretrained(tmp_path / "vae")
+    values = {"train_batch_size": 2, "max_train_steps": 2, "validation_steps": 2, "variants": 2}
+    values |= {"data_dir": str(faces), "model_config": str(configs), "output_dir": str(tmp_path / "out")}
+    values |= {"vae": str(tmp_path / "vae"), "lr_warmup_steps": 0, "dataloader_num_workers": 0}
+    config = train_unet.UNetConfig(**values)
+    task = train_unet.UNetTask(config)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    train(config, task)
+    same = [name for name, value in task.model.state_dict().items() if torch.equal(value, before[name])]
+    assert same == []
+    assert (tmp_path / "out" / "samples-000002.png").exists()
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "export" / "unet")
+    IdentityAdapter.from_pretrained(tmp_path / "out" / "export" / "identity_adapter").attach(unet)
+
+
+def test_the_sampler_continues_where_it_stopped():
+    whole = list(PositionSampler(5, seed=3, start=0, stop=14))
+    assert list(PositionSampler(5, seed=3, start=6, stop=14)) == whole[6:]
+    assert sorted(index for index, _ in whole[:5]) == [0, 1, 2, 3, 4]
+    assert [position for _, position in whole] == list(range(14))
+
+
+def test_weights_decide_how_often_a_face_is_drawn():
+    drawn = [i for i, _ in PositionSampler(2, seed=0, start=0, stop=2000, weights=np.array([0.9, 0.1]))]
+    assert 0.85 < drawn.count(0) / 2000 < 0.95
+
+
+def test_the_command_line_wins_over_the_config_file(tmp_path):
+    (tmp_path / "config.yaml").write_text("learning_rate: 0.5\nseed: 7\n")
+    arguments = ["--config", str(tmp_path / "config.yaml"), "--data_dir", "faces", "--seed", "8"]
+    config = parse_config(train_autoencoder.AutoencoderConfig, "", arguments)
+    assert (config.learning_rate, config.seed, config.data_dir) == (0.5, 8, "faces")
+
+
+def test_an_unknown_option_in_the_config_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("learning_rat: 0.5\n")
+    with pytest.raises(SystemExit):
+        parse_config(train_autoencoder.AutoencoderConfig, "", ["--config", str(tmp_path / "config.yaml")])
+    assert "learning_rat" in capsys.readouterr().err
