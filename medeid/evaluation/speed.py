@@ -1,0 +1,43 @@
+"""How long a photo takes and how much memory: `python -m medeid.evaluation.speed PHOTO`."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from PIL import Image
+
+
+def main(
+    photo: Annotated[Path, typer.Argument(help="A photo with a face.")],
+    model: Annotated[str, typer.Option(help="medeid-tiny, a folder, or a name on the Hub.")] = "medeid-tiny",
+    side: Annotated[int, typer.Option(help="The photo is scaled to this many pixels square.")] = 1024,
+    runs: Annotated[int, typer.Option(help="Timed calls, after one that warms up.")] = 5,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+) -> None:
+    """Print the seconds that loading and a call take, and the peak memory of the process."""
+    began = time.perf_counter()
+    from ..pipeline import MedicalDeIDPipeline
+
+    pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    image = Image.open(photo).convert("RGB").resize((side, side))
+    pipeline(image)
+    print(f"import, load and first call: {time.perf_counter() - began:.2f} s")
+    seconds = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        pipeline(image)
+        seconds.append(time.perf_counter() - began)
+    print(f"a call: median {statistics.median(seconds):.2f} s, from {min(seconds):.2f} to {max(seconds):.2f} s")
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MiB")
+
+
+if __name__ == "__main__":
+    typer.run(main)
