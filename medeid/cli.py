@@ -173,6 +173,9 @@ def deid(
             if result.reason:
                 failures.append(f"{photo}: {result.reason}")
                 progress.console.print(f"[bold red]not released:[/] {failures[-1]}", highlight=False, soft_wrap=True)
+            elif result.record.rejected:
+                note = f"{photo}: look at it, candidates for a face were left: {'; '.join(result.record.rejected)}"
+                progress.console.print(f"[bold yellow]note:[/] {note}", highlight=False, soft_wrap=True)
             progress.advance(task)
     released = len(photos) - len(failures)
     console.print(f"{released} of {len(photos)} photos released to {out}", highlight=False, soft_wrap=True)

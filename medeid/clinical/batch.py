@@ -25,6 +25,7 @@ class FileRecord:
         output_sha256 (`str`): Of the written file; empty if none was written.
         seconds (`float`): Time that the pipeline took.
         faces (`list[FaceRecord]`): What was done to each face.
+        rejected (`list[str]`): Why a candidate was not taken for a face, and so left as it was.
     """
 
     photo: int
@@ -32,6 +33,7 @@ class FileRecord:
     output_sha256: str = ""
     seconds: float = 0.0
     faces: list[FaceRecord] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -120,6 +122,9 @@ class Deidentifier:
             return FileResult(
                 record, f"the result cannot be written ({error.strerror}); make room or choose another -o"
             )
+        except (RuntimeError, MemoryError) as error:
+            return FileResult(record, f"the model failed on it ({type(error).__name__}); is there memory enough?")
         told = output.records[0]
         record.status, record.faces, record.seconds = told.status, told.faces, told.seconds
+        record.rejected = [each.reason for each in told.rejected]
         return FileResult(record)
