@@ -12,6 +12,7 @@ import typer
 from tqdm import tqdm
 
 from ..data.faces import FaceFolder
+from ..diffusion import decode_latents, encode_images
 from ..faces.detection import detect_faces
 from ..faces.mesh import inter_ocular_distance
 from ..pipeline import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
@@ -36,9 +37,9 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
 
     Returns:
         `dict`: rates in [0, 1]; `landmark_error` is the mean distance of the result's dense landmarks to the source's,
-        in units of the source's inter-ocular distance.
+        in units of the source's inter-ocular distance, and `landmark_net_error` that of the found to the labelled ones.
     """
-    sources, results, attempts, withheld, outside = [], [], [], 0, 0
+    sources, labels, results, attempts, withheld, outside = [], [], [], [], 0, 0
     for index in tqdm(range(min(count, len(folder))), desc="De-identifying"):
         image = folder.image(index)
         try:
@@ -48,13 +49,13 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
             withheld += 1
             continue
         sources.append(image)
+        labels.append(folder.landmarks(index))
         results.append(result)
         outside += int(((image != result).any(-1) & ~mask).sum())
         attempts.append(max(face.attempts for face in record.faces))
     originals, changed = np.stack(sources), np.stack(results)
     before = pipeline.find_landmarks([FaceCrop(image, _IDENTITY) for image in originals])
     after = pipeline.find_landmarks([FaceCrop(image, _IDENTITY) for image in changed])
-    distance = np.linalg.norm(after[..., :2] - before[..., :2], axis=-1).mean(-1)
     figures: dict[str, float | int] = {
         "faces": len(originals),
         "withheld": withheld,
@@ -69,9 +70,28 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
     figures["rank1_chance"] = 1.0 / len(originals)
     found = [len(detect_faces(image, pipeline.detectors[:1]).faces) > 0 for image in changed]
     figures["centerface_finds_a_face"] = float(np.mean(found))
-    figures["landmark_error"] = float((distance / inter_ocular_distance(before)).mean())
+    figures["landmark_error"] = _landmark_error(after, before)
+    figures["landmark_net_error"] = _landmark_error(before, np.stack(labels))
+    figures["autoencoder_psnr"] = _psnr(pipeline, originals)
     figures["pixels_changed_outside_mask"] = outside
     return figures
+
+
+def _landmark_error(found: np.ndarray, true: np.ndarray) -> float:
+    """Mean distance of landmarks [N, 478, 3] to the true ones, in inter-ocular distances."""
+    distance = np.linalg.norm(found[..., :2] - true[..., :2], axis=-1).mean(-1)
+    return float((distance / inter_ocular_distance(true)).mean())
+
+
+@torch.no_grad()
+def _psnr(pipeline: MedicalDeIDPipeline, crops: np.ndarray) -> float:
+    """Mean peak signal-to-noise ratio in dB of the autoencoder on crops uint8 [N, S, S, 3]."""
+    ratios = []
+    for crop in crops:
+        image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        decoded = decode_latents(pipeline.vae, encode_images(pipeline.vae, image))
+        ratios.append(-10 * torch.log10((decoded - image).div(2).square().mean()).item())
+    return float(np.mean(ratios))
 
 
 def main(

@@ -1,0 +1,74 @@
+"""The diffusion step: what is under the mask cannot leak, since nothing reads it."""
+
+import pytest
+import torch
+
+from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask
+
+
+def draw(pipeline, images, masks, seed=0, steps=2, guidance=2.0, identity_seed=0, on_step=None):
+    identities = torch.randn(len(images), 128, generator=torch.Generator().manual_seed(identity_seed))
+    return inpaint(
+        pipeline.vae,
+        pipeline.unet,
+        pipeline.structure_adapter,
+        pipeline.scheduler,
+        images=images,
+        masks=masks,
+        sketches=torch.zeros_like(images),
+        identities=identities,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=torch.Generator().manual_seed(seed),
+        on_step=on_step,
+    )
+
+
+@pytest.fixture
+def images(astronaut):
+    return torch.from_numpy(astronaut[:256, 96:352].copy()).permute(2, 0, 1)[None].float() / 255.0
+
+
+@pytest.fixture
+def masks():
+    masks = torch.zeros(1, 1, 256, 256)
+    masks[..., 60:200, 70:180] = 1.0
+    return masks
+
+
+def test_pixels_under_the_mask_have_no_influence(pipeline, images, masks):
+    other = torch.where(masks > 0, torch.rand_like(images), images)
+    assert torch.equal(draw(pipeline, images, masks), draw(pipeline, other, masks))
+
+
+def test_pixels_beside_the_mask_have(pipeline, images, masks):
+    assert not torch.equal(draw(pipeline, images, masks), draw(pipeline, images.flip(-1), masks))
+
+
+def test_the_identity_and_the_noise_decide_on_the_face(pipeline, images, masks):
+    first = draw(pipeline, images, masks)
+    assert (draw(pipeline, images, masks, identity_seed=1) - first).abs().max() > 0.05
+    assert (draw(pipeline, images, masks, seed=1) - first).abs().max() > 0.05
+
+
+def test_without_guidance_a_step_is_one_pass_of_one_sample(pipeline, images, masks):
+    sizes = []
+    handle = pipeline.unet.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    draw(pipeline, images, masks, guidance=1.0)
+    draw(pipeline, images, masks, guidance=2.0)
+    handle.remove()
+    assert sizes == [1, 1, 2, 2]
+
+
+def test_a_latent_is_masked_if_any_of_its_pixels_is():
+    masks = torch.zeros(1, 1, 256, 256)
+    masks[..., 16, 33] = 1.0
+    assert latent_mask(masks, 16).nonzero().tolist() == [[0, 0, 1, 2]]
+
+
+def test_the_autoencoder_keeps_a_face(pipeline, images):
+    with torch.no_grad():
+        latents = encode_images(pipeline.vae, images * 2 - 1)
+        decoded = decode_latents(pipeline.vae, latents) / 2 + 0.5
+    psnr = -10 * torch.log10((decoded - images).square().mean())
+    assert 0.5 < latents.std() < 2.0 and psnr > 27
