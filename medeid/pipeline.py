@@ -23,7 +23,14 @@ from PIL import Image
 from .diffusion import inpaint
 from .faces.alignment import box_points5, crop_face, ffhq_matrix, invert, matrix_scale, transform_points
 from .faces.compositing import feathered_mask, match_colour, paste_face, project_mask, warped_mask
-from .faces.detection import CenterFaceDetector, FaceDetector, RejectedBox, RetinaFaceDetector, detect_faces
+from .faces.detection import (
+    MIN_SCORE,
+    CenterFaceDetector,
+    FaceDetector,
+    RejectedBox,
+    RetinaFaceDetector,
+    detect_faces,
+)
 from .faces.landmarks import LandmarkNet
 from .faces.mesh import LANDMARK_SIZE, draw_sketch, points5_from_mesh, region_mask
 from .faces.shape import ShapePrior
@@ -540,11 +547,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 face.record.similarity[recognizer.name]["after"] = similarity
                 if similarity >= recognizer.match_threshold:
                     failed[position] = f"the recognizer {recognizer.name} still takes the face for the source's"
-        for index in {face.photo for face in faces}:
-            seen = detect_faces(results[index], self.detectors).faces
-            for position, face in enumerate(faces):
-                if face.photo == index and not any(other.contains(face.box.centre) for other in seen):
-                    failed[position] = "no face is found where it was replaced"
+        for position, image in enumerate(pasted):
+            if not any(found.score >= MIN_SCORE for detector in self.detectors for found in detector(image)):
+                failed[position] = "no face is found where it was replaced"
         return [(faces[position], reason) for position, reason in sorted(failed.items())]
 
     @property

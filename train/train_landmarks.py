@@ -45,15 +45,6 @@ class LandmarksConfig(TrainingConfig):
     augmentation: bool = option(True, "Warp and degrade the training crops.")
 
 
-def label(folder: FaceFolder, index: int) -> np.ndarray:
-    """The landmarks of a sample as float32 [478, 3].
-
-    The folder's labels are normalised coordinates times the side: 0 is the border of the first pixel, not its
-    centre.
-    """
-    return folder.landmarks(index) - np.float32([0.5, 0.5, 0.0])
-
-
 class Warp:
     """A random similarity, perhaps a flip, and perhaps a few local Gaussian displacements.
 
@@ -223,7 +214,7 @@ class Crops(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         index, position = key
-        image, landmarks = self.folder.image(index), label(self.folder, index)
+        image, landmarks = self.folder.image(index), self.folder.landmarks(index)
         if self.augmentation:
             image, landmarks = augment(np.random.default_rng((self.seed, position)), image, landmarks)
         return {"images": to_tensor(np.ascontiguousarray(image)), "landmarks": torch.from_numpy(landmarks)}
@@ -309,7 +300,7 @@ class LandmarksTask:
         torch.manual_seed(self.config.seed)
         net = LandmarkNet(num_components=self.config.num_components)
         rng = np.random.default_rng(self.config.seed)
-        shapes = [label(folder, i) for i in rng.choice(len(folder), min(3000, len(folder)), replace=False)]
+        shapes = [folder.landmarks(i) for i in rng.choice(len(folder), min(3000, len(folder)), replace=False)]
         if self.config.augmentation:
             shapes = [Warp(rng, shape).landmarks for shape in shapes]
         initialize_shape_model(net, np.stack(shapes))

@@ -14,7 +14,8 @@ class FaceFolder:
     """Aligned face crops with dense landmarks.
 
     The folder holds `metadata.jsonl` (one object a line: `file_name`, `split`, and where known `sex` and `group`), the
-    images that it names, and `landmarks.npz` (key `landmarks`, [N, 478, 3], crop pixels, in the order of the metadata).
+    images that it names, and `landmarks.npz` (key `landmarks`, [N, 478, 3], in crop pixels counted from the edge of the
+    first one, as MediaPipe gives them, and in the order of the metadata).
 
     Args:
         root (`str` or `Path`):
@@ -50,8 +51,10 @@ class FaceFolder:
             return np.asarray(image.convert("RGB"))
 
     def landmarks(self, index: int) -> np.ndarray:
-        """The dense landmarks as float32 [478, 3], in crop pixels."""
-        return self._landmarks[index].astype(np.float32)
+        """The dense landmarks as float32 [478, 3], in crop pixels, with pixel centres at integers."""
+        landmarks = self._landmarks[index].astype(np.float32)
+        landmarks[:, :2] -= 0.5  # MediaPipe counts from the outer edge of the first pixel
+        return landmarks
 
     def group_weights(self, power: float = 0.5) -> np.ndarray:
         """Sampling weights float64 [N] that even out the labelled groups: 0 not at all, 1 to equal shares."""

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Detectors report boxes from this score on, so that `detect_faces` can say what it rejected.
 REPORT_SCORE = 0.25
+MIN_SCORE = 0.5  # from which on a box counts as a face
 
 # As in CenterFace's own suppression. An upright box and one turned by a quarter (sides 1 : 1.3) have an IoU of 0.62.
 _SAME_FACE_IOU = 0.3
@@ -278,7 +279,7 @@ def detect_faces(
     detectors: Sequence[FaceDetector],
     *,
     min_size: float = 20.0,
-    min_score: float = 0.5,
+    min_score: float = MIN_SCORE,
 ) -> Detections:
     """All faces that any detector finds, in whatever orientation.
 

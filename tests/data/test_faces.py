@@ -23,7 +23,8 @@ def test_a_split_keeps_images_and_landmarks_together(root):
     folder = FaceFolder(root, "train")
     assert len(folder) == 4
     assert [int(folder.image(i)[0, 0, 0]) for i in range(4)] == [0, 2, 3, 4]
-    assert [float(folder.landmarks(i)[0, 0]) for i in range(4)] == [0, 2, 3, 4]
+    assert [float(folder.landmarks(i)[0, 2]) for i in range(4)] == [0, 2, 3, 4]
+    np.testing.assert_allclose(folder.landmarks(1)[0], (1.5, 1.5, 2.0))
 
 
 def test_group_weights_even_out_the_groups(root):

@@ -1,16 +1,13 @@
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
 from skimage import data
 
-import medeid
 from medeid.faces import mesh
 from medeid.faces.landmarks import LandmarkNet
+from medeid.pipeline import PACKAGED_WEIGHTS
 
-WEIGHTS = Path(medeid.__file__).parent / "weights" / "medeid-tiny" / "landmarks"
 # Read off skimage's astronaut by eye: both eyes' centres, tip of the nose, both corners of the mouth.
 ASTRONAUT_POINTS = np.array([[202.5, 101.0], [247.5, 104.0], [225.0, 127.0], [204.0, 140.0], [243.5, 141.5]])
 CROP_EYES = np.float32([[96.0, 121.0], [160.0, 121.0]])  # where the aligned crops have the centres of the eyes
@@ -74,9 +71,8 @@ def _aligned_astronaut() -> tuple[np.ndarray, np.ndarray]:
     return crop, ASTRONAUT_POINTS @ rotation.T + shift
 
 
-@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the trained weights are not in the package")
 def test_trained_network_on_a_photo():
-    net = LandmarkNet.from_pretrained(WEIGHTS).float().eval()
+    net = LandmarkNet.from_pretrained(PACKAGED_WEIGHTS / "medeid-tiny" / "landmark_net").float().eval()
     crop, points5 = _aligned_astronaut()
     images = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
