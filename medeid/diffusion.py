@@ -109,8 +109,7 @@ def inpaint(
     Returns:
         `torch.Tensor`: float [B, 3, S, S] in [0, 1].
     """
-    images = images * 2.0 - 1.0
-    masked_latents = encode_images(vae, images * (1.0 - masks))
+    masked_latents = encode_images(vae, (images * 2.0 - 1.0).masked_fill(masks > 0, 0.0))
     masks = latent_mask(masks, masked_latents.shape[-1])
     structure = structure_adapter(sketches)
 

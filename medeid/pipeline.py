@@ -234,9 +234,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 key: kwargs.pop(key) for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs
             }
             path = Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
-        pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
-        # Weights are stored in half precision, in which a CPU is slow.
-        return pipeline if {"dtype", "torch_dtype"} & set(kwargs) else pipeline.to(dtype=torch.float32)
+        return super().from_pretrained(str(path), use_safetensors=True, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Saves every component in its own folder; the UNet's is that of a plain UNet."""
@@ -445,6 +443,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             faces.append(_Face(index, box, record, crop, points, mask, hole=(mask > 0).astype(np.float32)))
         return records, faces
 
+    @torch.no_grad()
     def find_landmarks(self, crops: list[FaceCrop]) -> np.ndarray:
         """Dense landmarks float32 [N, 478, 3] of crops, in pixels of a 256 px crop."""
         images = self._to_tensor([crop.image for crop in crops])

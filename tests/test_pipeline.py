@@ -17,6 +17,11 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def test_the_model_runs_in_float32_though_its_weights_are_stored_in_float16(pipeline):
+    parts = (pipeline.unet, pipeline.vae, pipeline.structure_adapter, pipeline.identity_adapter, pipeline.landmark_net)
+    assert {part.dtype for part in parts} == {torch.float32}
+
+
 @pytest.fixture(scope="module")
 def output(pipeline, portrait):
     return pipeline(portrait, generator=seeded())
@@ -129,7 +134,7 @@ def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
 
     def callback(pipe, step, timestep, kwargs):
         seen.append(step)
-        return {"latents": torch.zeros_like(kwargs["latents"])}
+        return {"latents": kwargs["latents"] * 0.95}
 
     plain = pipeline(astronaut, generator=seeded(), num_inference_steps=2).images[0]
     changed = pipeline(astronaut, generator=seeded(), num_inference_steps=2, callback_on_step_end=callback).images[0]

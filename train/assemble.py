@@ -47,7 +47,9 @@ def main() -> None:
         num_inference_steps=options.num_inference_steps,
         guidance_scale=options.guidance_scale,
     )
-    pipeline.to(dtype=torch.float16)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.half()
     pipeline.save_pretrained(options.out)
     total = sum(path.stat().st_size for path in options.out.rglob("*.safetensors"))
     print(f"{options.out}: {total / 1e6:.1f} MB of weights")
