@@ -33,14 +33,15 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, embeddings: torch.Tensor) -> SurrogatePrior:
-        """Fits mean and covariance to embeddings float32 [N, D], N > D."""
-        count, dim = embeddings.shape
-        if count <= dim:
-            raise ValueError(f"`embeddings` has {count} rows; more than its {dim} columns are needed for a covariance.")
+        """Fits mean and covariance to embeddings float32 [N, D]. With few of them, draws stay in their span."""
+        if len(embeddings) < 2:
+            raise ValueError(
+                f"`embeddings` has {len(embeddings)} rows; a covariance needs at least 2, better thousands."
+            )
         self.mean.copy_(embeddings.mean(0))
         centred = embeddings - self.mean
         self.scale.copy_(centred.std())
-        # The symmetric root, since a recognizer that uses fewer dimensions than it has leaves no Cholesky factor.
+        # The symmetric root: where some dimensions are not used, there is no Cholesky factor.
         variances, axes = torch.linalg.eigh((centred / self.scale).double().T.cov())
         self.factor.copy_(axes * variances.clamp(min=0).sqrt() @ axes.T)
         return self

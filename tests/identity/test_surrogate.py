@@ -54,8 +54,8 @@ def test_impossible_angle_is_an_error(prior):
 
 
 def test_too_few_faces_are_an_error():
-    with pytest.raises(ValueError, match="more than"):
-        SurrogatePrior(embed_dim=6).fit(torch.randn(6, 6))
+    with pytest.raises(ValueError, match="at least 2"):
+        SurrogatePrior(embed_dim=6).fit(torch.randn(1, 6))
 
 
 def test_fit_survives_saving(prior, tmp_path):
