@@ -154,7 +154,7 @@ class UNetTask:
 
         Its rows: source, hole, sketch, redrawn with its own identity, and with three surrogates.
         """
-        rows = range(0, len(self.validation), len(self.validation) // 8)[:8]
+        rows = range(0, len(self.validation), max(len(self.validation) // 8, 1))[:8]
         landmarks = [self.validation.landmarks(i) for i in rows]
         images = torch.from_numpy(np.stack([self.validation.image(i) for i in rows])).permute(0, 3, 1, 2) / 255.0
         masks = torch.from_numpy(np.stack([region_mask(points, "face") for points in landmarks]))[:, None]
