@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +38,6 @@ from .identity.recognizer import Recognizer, load_recognizers
 from .identity.surrogate import SurrogatePrior
 from .photos import OutputType, Photo, PhotoInput
 from .types import FaceBox, FaceCrop
-
-logger = logging.getLogger(__name__)
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
@@ -255,12 +252,14 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
     @property
     def recognizers(self) -> list[Recognizer]:
-        """The face recognizers that verify a result; the first one's descriptors are what surrogates are drawn in."""
+        """The face recognizers that verify a result; dlib's is also the one whose embeddings are drawn from."""
         if self._recognizers is None:
             self._recognizers = load_recognizers(self._execution_device)
         return self._recognizers
 
     def check_inputs(self, images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries):
+        if not images:
+            raise ValueError("`image` is an empty list; give at least one photo.")
         if boxes is not None and len(boxes) != len(images):
             raise ValueError(
                 f"`boxes` has {len(boxes)} entries for {len(images)} photos; give a list of boxes a photo."

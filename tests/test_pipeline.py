@@ -157,6 +157,11 @@ def test_wrong_arguments_are_named(pipeline, astronaut, options, name):
         pipeline(astronaut, **options)
 
 
+def test_an_empty_list_is_an_error(pipeline):
+    with pytest.raises(ValueError, match="empty list"):
+        pipeline([])
+
+
 def test_saved_and_loaded_gives_the_same_to_the_bit(pipeline, astronaut, tmp_path):
     pipeline.save_pretrained(tmp_path)
     loaded = MedicalDeIDPipeline.from_pretrained(tmp_path)
