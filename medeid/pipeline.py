@@ -475,7 +475,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 face.record.similarity[recognizer.name] = {"before": float(source @ mirror)}
 
     def draw_surrogate(self, face: _Face, generator: torch.Generator | None) -> torch.Tensor:
-        """Draws a face's seed, and from it its surrogate, at more than a right angle from its source."""
+        """Draws a face's seed, and from it its surrogate: somebody else, but of the source's kind."""
         if generator is None:
             seed = secrets.randbits(63)
         else:

@@ -35,11 +35,13 @@ def test_same_generator_state_same_surrogate(prior):
     assert not torch.equal(first, prior.draw(torch.Generator().manual_seed(6)))
 
 
-def test_surrogate_is_away_from_the_source(prior):
+def test_surrogate_is_away_from_the_source_but_of_its_kind(prior):
     generator = torch.Generator().manual_seed(2)
+    cosines = []
     for source in draws(prior, 50):
         surrogate = prior.draw(generator, away_from=source)
-        assert torch.nn.functional.cosine_similarity(surrogate, source, dim=0) < 0
+        cosines.append(torch.nn.functional.cosine_similarity(surrogate, source, dim=0))
+    assert max(cosines) < 0.3 and sum(cosines) / 50 > 0.0
 
 
 def test_surrogate_is_no_function_of_the_source(prior):
