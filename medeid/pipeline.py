@@ -41,6 +41,7 @@ from .types import FaceBox, FaceCrop
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
+MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
 FEATHER = 10 / 256  # of the crop's side: the width over which a new face fades into the photo
 
 
@@ -174,7 +175,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             The distribution of face shapes, for [`draw_faces`].
         crop_size (`int`, *optional*, defaults to 256):
             Side of the aligned crop in pixels.
-        num_inference_steps (`int`, *optional*, defaults to 20):
+        num_inference_steps (`int`, *optional*, defaults to 12):
             Denoising steps when a call does not say.
         guidance_scale (`float`, *optional*, defaults to 2.0):
             Guidance towards the surrogate when a call does not say.
@@ -195,7 +196,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         landmark_net: LandmarkNet,
         shape_prior: ShapePrior,
         crop_size: int = 256,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 12,
         guidance_scale: float = 2.0,
     ):
         super().__init__()
@@ -484,7 +485,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         face.record.attempts += 1
         face.generator = torch.Generator().manual_seed(seed)
         source = self.surrogate_prior.standardise(face.embeddings[self.surrogate_prior.config.recognizer])
-        return self.surrogate_prior.draw(face.generator, away_from=source)
+        attempt = min(face.record.attempts, len(MAX_COSINES)) - 1
+        return self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=MAX_COSINES[attempt])
 
     def generate(
         self,

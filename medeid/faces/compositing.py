@@ -20,6 +20,10 @@ _SEAM_SIGMA, _SEAM_LIMIT, _SEAM_DEPTH = 8.0, 20.0, 40.0
 
 _CONTEXT_SHARE = 0.15  # of the pasted part's sides: the rim in which the photo's grain is measured
 _MIN_CONTEXT_PIXELS = 100
+# Grain is measured in this share of the rim, where it is weakest: elsewhere hair and leaves would pass for noise.
+_SMOOTHEST = 0.25
+_ROUGHNESS_WINDOW = 11  # px
+_MAX_GRAIN = 5.0  # levels; what is rougher everywhere in the rim is texture too
 _OCTAVES = 3  # grain is measured and made at full, half and quarter resolution
 # Variances that noise of variance 1, made at half resolution and enlarged, shows at half and at quarter
 # resolution; white noise of full resolution shows 1/4 and 1/16.
@@ -255,17 +259,17 @@ def _grain(image: np.ndarray, where: np.ndarray) -> np.ndarray | None:
 
 
 def _noise_deviation(colours: np.ndarray, where: np.ndarray) -> np.ndarray | None:
-    """Deviation of each channel's noise `[3]` in the smoother half of what `where` holds; brightness comes
-    first."""
-    smooth = cv2.GaussianBlur(colours[..., 0], (0, 0), 2.0)
-    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-    usable = where & (smooth > 8) & (smooth < 247)  # clipped black and white have lost their noise
+    """Deviation of each channel's noise `[3]` in the smoothest parts of what `where` holds; brightness comes first."""
+    brightness = colours[..., 0]
+    usable = where & (brightness > 8) & (brightness < 247)  # clipped black and white have lost their noise
     usable = cv2.erode(usable.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # the kernel sees no other pixels
     if np.count_nonzero(usable) < _MIN_CONTEXT_PIXELS:
         return None
-    usable &= slope <= np.median(slope[usable])
-    response = np.abs(cv2.filter2D(colours, cv2.CV_32F, _NOISE_KERNEL)[usable])
-    return 1.4826 * np.median(response, axis=0)  # robust: texture and edges are the rarer part
+    response = np.abs(cv2.filter2D(colours, cv2.CV_32F, _NOISE_KERNEL))
+    weight = cv2.blur(usable.astype(np.float32), (_ROUGHNESS_WINDOW, _ROUGHNESS_WINDOW))
+    roughness = cv2.blur(response[..., 0] * usable, (_ROUGHNESS_WINDOW, _ROUGHNESS_WINDOW)) / np.maximum(weight, 1e-6)
+    usable &= roughness <= np.quantile(roughness[usable], _SMOOTHEST)
+    return np.minimum(1.4826 * np.median(response[usable], axis=0), _MAX_GRAIN)  # robust: edges are the rarer part
 
 
 def _pasted_window(mask: np.ndarray, matrix: np.ndarray, photo_shape: tuple[int, ...]) -> tuple[int, int, int, int]:

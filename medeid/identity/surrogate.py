@@ -55,12 +55,12 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         self,
         generator: torch.Generator,
         away_from: torch.Tensor | None = None,
-        max_cosine: float = 0.3,
-        candidates: int = 16,
+        max_cosine: float = 0.15,
+        candidates: int = 64,
     ) -> torch.Tensor:
         """Draws one standardised surrogate embedding.
 
-        Of a few random candidates, the nearest to the source that is still far enough away is taken: the main
+        Of some random candidates, the nearest to the source that is still far enough away is taken: the main
         directions of a recognizer's space are sex and skin colour, and a surrogate of another kind would not fit the
         neck and the hair that stay. The candidates are random under `generator`, so the surrogate is no function of
         the source that could be inverted (unlike its negation).
@@ -70,10 +70,10 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
                 A generator on the CPU; the same state gives the same candidates.
             away_from (`torch.Tensor`, *optional*):
                 The source's standardised embedding [D].
-            max_cosine (`float`, *optional*, defaults to 0.3):
-                Candidates whose cosine to the source reaches this are refused. One pair of different people in eight
-                exceeds the default.
-            candidates (`int`, *optional*, defaults to 16):
+            max_cosine (`float`, *optional*, defaults to 0.15):
+                Candidates whose cosine to the source reaches this are refused. About a quarter of the pairs of
+                different people exceed the default.
+            candidates (`int`, *optional*, defaults to 64):
                 Number of candidates.
 
         Returns:
