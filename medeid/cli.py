@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -154,8 +153,13 @@ def deid(
     given = _read_boxes(boxes, photos)
     _prepare_output(out)
     warnings.filterwarnings("ignore")
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    from .clinical.batch import Deidentifier  # imports torch and loads the weights: not for --help
+    # These import torch and diffusers: not for --help.
+    from diffusers.utils import logging as diffusers_logging
+
+    from .clinical.batch import Deidentifier
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
 
     try:
         worker = Deidentifier(model, device, steps, guidance, seed)
