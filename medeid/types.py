@@ -37,14 +37,6 @@ class FaceBox:
         return self.box[3] - self.box[1]
 
     @property
-    def centre(self) -> tuple[float, float]:
-        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
-
-    def contains(self, point: tuple[float, float]) -> bool:
-        x, y = point
-        return self.box[0] <= x <= self.box[2] and self.box[1] <= y <= self.box[3]
-
-    @property
     def area(self) -> float:
         return max(self.width, 0.0) * max(self.height, 0.0)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from medeid import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
-from medeid.faces.detection import detect_faces
+from medeid.faces.detection import box_iou, detect_faces
 from medeid.faces.mesh import inter_ocular_distance
 from medeid.types import FaceBox, FaceCrop
 
@@ -45,7 +45,7 @@ def test_the_recognizer_no_longer_knows_the_face(output, pipeline):
 
 def test_a_detector_finds_the_new_face_where_the_old_one_was(output, pipeline):
     (found,) = detect_faces(np.asarray(output.images[0]), pipeline.detectors).faces
-    assert found.contains(FaceBox(output.records[0].faces[0].box, 1.0, None, "").centre)
+    assert box_iou(found, FaceBox(output.records[0].faces[0].box, 1.0, None, "")) > 0.5
 
 
 def test_pose_and_expression_stay(output, pipeline, astronaut):
