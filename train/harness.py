@@ -140,9 +140,13 @@ def averaged_weights(ema: EMAModel, parameters: list[torch.nn.Parameter]) -> Ite
         ema.restore(parameters)
 
 
-def _latest_checkpoint(output_dir: Path) -> Path | None:
-    found = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    return found[-1] if found else None
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoints in a folder, the oldest first."""
+    return sorted(output_dir.glob("checkpoint-*"), key=_step)
 
 
 def _save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limit: int) -> None:
@@ -151,8 +155,7 @@ def _save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limi
     accelerator.save_state(str(partial))
     if accelerator.is_main_process:
         os.replace(partial, target)
-        found = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-        for old in found[:-limit]:
+        for old in _checkpoints(output_dir)[:-limit]:
             shutil.rmtree(old)
 
 
@@ -202,10 +205,10 @@ def train(config: TrainingConfig, task: Task) -> None:
     step = 0
     if config.resume_from_checkpoint != "none":
         latest = config.resume_from_checkpoint == "latest"
-        checkpoint = _latest_checkpoint(output_dir) if latest else Path(config.resume_from_checkpoint)
-        if checkpoint is not None:
-            accelerator.load_state(str(checkpoint))
-            step = int(checkpoint.name.split("-")[1])
+        checkpoints = _checkpoints(output_dir) if latest else [Path(config.resume_from_checkpoint)]
+        if checkpoints:
+            accelerator.load_state(str(checkpoints[-1]))
+            step = _step(checkpoints[-1])
             logger.info(f"Resumed at step {step}.")
 
     last = min(config.stop_after_steps or config.max_train_steps, config.max_train_steps)

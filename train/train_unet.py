@@ -18,7 +18,8 @@ from torchvision.utils import make_grid, save_image
 
 from medeid.data.faces import FaceFolder
 from medeid.diffusion import inpaint, latent_mask, predict
-from medeid.faces.mesh import draw_sketch, flip_landmarks, points5_from_mesh, region_mask
+from medeid.evaluation.privacy import embed_faces
+from medeid.faces.mesh import draw_sketch, flip_landmarks, region_mask
 from medeid.identity.adapter import IdentityAdapter
 from medeid.identity.recognizer import DlibRecognizer
 from medeid.identity.surrogate import SurrogatePrior
@@ -78,15 +79,14 @@ class Denoiser(torch.nn.Module):
         return predict(self.unet, structure, latents, timesteps, masks, masked_latents, identities)
 
 
-@torch.no_grad()
 def face_embeddings(folder: FaceFolder, recognizer: DlibRecognizer, batch_size: int = 32) -> torch.Tensor:
     """The recognizer's unit embeddings float32 [N, D] of all faces of a folder."""
     found = []
     for start in range(0, len(folder), batch_size):
         rows = range(start, min(start + batch_size, len(folder)))
-        images = torch.from_numpy(np.stack([folder.image(i) for i in rows])).permute(0, 3, 1, 2).float() / 255.0
-        points = torch.from_numpy(np.stack([points5_from_mesh(folder.landmarks(i)) for i in rows]))
-        found.append(recognizer(images, points))
+        crops = np.stack([folder.image(i) for i in rows])
+        landmarks = np.stack([folder.landmarks(i) for i in rows])
+        found.append(embed_faces(recognizer, crops, landmarks, face_only=False))
     return torch.cat(found)
 
 
@@ -150,7 +150,7 @@ class UNetTask:
 
     @torch.no_grad()
     def validate(self, model, picture, device):
-        """The loss inside the mask on fixed noise, and a picture.
+        """Mean absolute error inside the mask when a face is redrawn with its own identity, and a picture.
 
         Its rows: source, hole, sketch, redrawn with its own identity, and with three surrogates.
         """

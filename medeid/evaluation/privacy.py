@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..faces.mesh import LANDMARK_SIZE, points5_from_mesh, region_mask
+from ..faces.mesh import points5_from_mesh, region_mask, scale_points
 from ..identity.recognizer import Recognizer
 
 GREY = 0.5
@@ -34,7 +34,7 @@ def embed_faces(
         `torch.Tensor`: float32 [N, D].
     """
     size = crops.shape[1]
-    points5 = (points5_from_mesh(landmarks) + 0.5) * (size / LANDMARK_SIZE) - 0.5
+    points5 = scale_points(points5_from_mesh(landmarks), size)
     embedded = []
     for start in range(0, len(crops), batch_size):
         rows = slice(start, start + batch_size)

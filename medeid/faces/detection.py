@@ -283,9 +283,9 @@ def detect_faces(
 ) -> Detections:
     """All faces that any detector finds, in whatever orientation.
 
-    1. Every detector sees the photo upright. 2. Every detector sees it turned by 90, 180 and 270 degrees,
-    scaled down to 448 px: a patient may lie beside
-       a nurse who stands. A lying face smaller than about 3 % of the photo's longer side may escape this.
+    1. Every detector sees the photo upright.
+    2. Every detector sees it turned by 90, 180 and 270 degrees, scaled down to 448 px: a patient may lie beside a
+       nurse who stands. A lying face smaller than about 3 % of the photo's longer side may escape this.
     3. If still no face is accepted, the photo is turned at its full size.
 
     Boxes of one face are merged, whichever detector and turn they come from: the best score counts, but box

@@ -88,8 +88,8 @@ def _check_landmarks(landmarks: np.ndarray) -> None:
         )
 
 
-def _scale_points(points: np.ndarray, size: int) -> np.ndarray:
-    """Map points `[N, 2]` from pixels of the 256 px crop to pixels of the same crop at `size`."""
+def scale_points(points: np.ndarray, size: int) -> np.ndarray:
+    """Map points `[..., 2]` from pixels of the 256 px crop to pixels of the same crop at `size`."""
     if size < 1:
         raise ValueError(f"`size` must be at least 1 px, but is {size}.")
     return (points + 0.5) * (size / LANDMARK_SIZE) - 0.5
@@ -219,11 +219,11 @@ def region_mask(landmarks: np.ndarray, region: Region, size: int = LANDMARK_SIZE
         polygon = _face_polygon(landmarks)
     else:
         polygon = landmarks[list(_CONTOURS["oval" if region == "skin" else region]), :2]
-    cv2.fillPoly(mask, [_fixed_point(_scale_points(polygon, size))], 1, shift=_SUBPIXEL_BITS)
+    cv2.fillPoly(mask, [_fixed_point(scale_points(polygon, size))], 1, shift=_SUBPIXEL_BITS)
     if region == "skin":
         margin = 2 * max(1, round(_SKIN_MARGIN * size)) + 1  # a line lies half inside its contour
         for name in ("left_eye", "right_eye", "left_brow", "right_brow", "lips"):
-            contour = [_fixed_point(_scale_points(landmarks[list(_CONTOURS[name]), :2], size))]
+            contour = [_fixed_point(scale_points(landmarks[list(_CONTOURS[name]), :2], size))]
             cv2.fillPoly(mask, contour, 0, shift=_SUBPIXEL_BITS)
             cv2.polylines(mask, contour, True, 0, margin, shift=_SUBPIXEL_BITS)
     return mask.astype(np.float32)
@@ -261,7 +261,7 @@ def draw_sketch(landmarks: np.ndarray, size: int = LANDMARK_SIZE) -> np.ndarray:
         `np.ndarray`: uint8 `[size, size, 3]`, RGB.
     """
     _check_landmarks(landmarks)
-    points = _scale_points(landmarks[:, :2], size)
+    points = scale_points(landmarks[:, :2], size)
     fixed = _fixed_point(points)
     width = max(1, round(_SKETCH_LINE_WIDTH * size))
     sketch = np.zeros((size, size, 3), np.uint8)
