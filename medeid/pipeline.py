@@ -31,7 +31,14 @@ from .faces.detection import (
     detect_faces,
 )
 from .faces.landmarks import LandmarkNet
-from .faces.mesh import LANDMARK_SIZE, draw_sketch, points5_from_mesh, region_mask
+from .faces.mesh import (
+    LANDMARK_SIZE,
+    draw_sketch,
+    flip_landmarks,
+    points5_from_mesh,
+    region_mask,
+    scale_points,
+)
 from .faces.shape import ShapePrior
 from .identity.adapter import IdentityAdapter
 from .identity.recognizer import Recognizer, load_recognizers
@@ -130,7 +137,6 @@ class _Face:
 
     Attributes:
         photo: Index of its photo.
-        box: Where it was found.
         record: What the caller will be told.
         crop: The aligned square.
         landmarks: float32 [478, 3], in pixels of a 256 px crop.
@@ -142,7 +148,6 @@ class _Face:
     """
 
     photo: int
-    box: FaceBox
     record: FaceRecord
     crop: FaceCrop
     landmarks: np.ndarray
@@ -354,8 +359,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         for record in records:
             record.seconds = (time.monotonic() - began) / len(photos)
         if failed:
+            for face, _ in failed:
+                records[face.photo].status = "withheld"
             face, reason = failed[0]
-            records[face.photo].status = "withheld"
             raise VerificationError(face.photo, reason, records)
 
         # 6. Give each photo back in the form it came in
@@ -438,9 +444,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 for points, crop in zip(self._crop_points5(landmarks), crops, strict=True)
             ]
         faces = []
-        for (index, box, record), crop, points in zip(found, crops, landmarks, strict=True):
+        for (index, _, record), crop, points in zip(found, crops, landmarks, strict=True):
             mask = feathered_mask(region_mask(points, "face", crop.size), FEATHER * crop.size)
-            faces.append(_Face(index, box, record, crop, points, mask, hole=(mask > 0).astype(np.float32)))
+            faces.append(_Face(index, record, crop, points, mask, hole=(mask > 0).astype(np.float32)))
         return records, faces
 
     @torch.no_grad()
@@ -466,8 +472,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
     def embed_sources(self, faces: list[_Face]) -> None:
         """Embeds the source faces, and their mirror images to know what one and the same face scores."""
-        points5 = self._crop_points5(np.stack([face.landmarks for face in faces]))
-        mirrored = points5[:, [1, 0, 2, 4, 3]] * (-1, 1) + (self.config.crop_size - 1, 0)
+        landmarks = np.stack([face.landmarks for face in faces])
+        points5, mirrored = self._crop_points5(landmarks), self._crop_points5(flip_landmarks(landmarks))
         for recognizer in self.recognizers:
             sources = self.embed(recognizer, [face.crop.image for face in faces], points5)
             mirrors = self.embed(recognizer, [face.crop.image[:, ::-1] for face in faces], mirrored)
@@ -563,7 +569,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
     def _crop_points5(self, landmarks: np.ndarray) -> np.ndarray:
         """Dense landmarks [N, 478, 3] in pixels of a 256 px crop -> five points [N, 5, 2] in pixels of the crop."""
-        return (points5_from_mesh(landmarks) + 0.5) * (self.config.crop_size / LANDMARK_SIZE) - 0.5
+        return scale_points(points5_from_mesh(landmarks), self.config.crop_size)
 
 
 def _to_pixels(images: torch.Tensor) -> np.ndarray:
