@@ -14,11 +14,12 @@ from typing import Annotated, Any
 import typer
 import typer.core
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import __version__
 
-RELEASED_ALL, USAGE, NOT_ALL_RELEASED = 0, 1, 2
+USAGE, NOT_ALL_RELEASED = 1, 2
 
 
 class _Commands(typer.core.TyperGroup):
@@ -50,7 +51,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
 errors = Console(stderr=True)
 
 
@@ -69,8 +69,13 @@ def main(
 ) -> None: ...
 
 
+def _say(to: Console, label: str, message: str) -> None:
+    """Prints a message as it is: a file's name may hold brackets, which rich would take for markup."""
+    to.print(f"{label} {escape(message)}", highlight=False, soft_wrap=True)
+
+
 def _usage_error(message: str) -> typer.Exit:
-    errors.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    _say(errors, "[bold red]error:[/]", message)
     return typer.Exit(USAGE)
 
 
@@ -176,13 +181,13 @@ def deid(
             records.flush()
             if result.reason:
                 failures.append(f"{photo}: {result.reason}")
-                progress.console.print(f"[bold red]not released:[/] {failures[-1]}", highlight=False, soft_wrap=True)
+                _say(progress.console, "[bold red]not released:[/]", failures[-1])
             elif result.record.rejected:
                 note = f"{photo}: look at it, candidates for a face were left: {'; '.join(result.record.rejected)}"
-                progress.console.print(f"[bold yellow]note:[/] {note}", highlight=False, soft_wrap=True)
+                _say(progress.console, "[bold yellow]note:[/]", note)
             progress.advance(task)
     released = len(photos) - len(failures)
-    console.print(f"{released} of {len(photos)} photos released to {out}", highlight=False, soft_wrap=True)
+    print(f"{released} of {len(photos)} photos released to {out}")
     if failures:
         raise typer.Exit(NOT_ALL_RELEASED)
 

@@ -92,6 +92,11 @@ def test_whatever_is_wrong_with_a_photo_the_others_go_on(portrait, photo, tmp_pa
     assert statuses.count("unusable") == 5 and statuses.count("no_face") == 2 and statuses[-1] == "released"
 
 
+def test_brackets_in_a_name_are_no_markup(tmp_path):
+    result = run("deid", tmp_path / "scan[bold].jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 2 and "scan[bold].jpg: there is no such file" in result.output
+
+
 def test_unusual_images_are_done_in_their_own_mode(portrait, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

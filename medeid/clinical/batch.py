@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import ImageOps
 
 from ..faces.detection import parse_boxes
-from ..photos import Photo
 from ..pipeline import FaceRecord, MedicalDeIDPipeline, NoFaceFoundError, VerificationError
 from .images import ImageFileError, lossless_format, read_image, write_image
 
@@ -101,14 +101,16 @@ class Deidentifier:
         record = FileRecord(index, "unusable")
         try:
             image = read_image(source)
-            target = folder / (name + lossless_format(image)[1])
+            image_format, suffix = lossless_format(image)
+            target = folder / (name + suffix)
             if target.exists() and target.samefile(source):
                 return FileResult(record, "the result would overwrite it; choose another folder by -o")
             faces = None
             if boxes is not None:
-                faces = [parse_boxes(boxes, Photo.open(image).rgb.shape)]
+                width, height = ImageOps.exif_transpose(image).size
+                faces = [parse_boxes(boxes, (height, width))]
             output = self.pipeline(image, boxes=faces, generator=self._generator(index), **self.options)
-            record.output_sha256 = write_image(output.images[0], target, lossless_format(output.images[0])[0])
+            record.output_sha256 = write_image(output.images[0], target, image_format)
         except NoFaceFoundError as error:
             record.status = "no_face"
             return FileResult(record, error.reason)
