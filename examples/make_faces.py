@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from medeid import MedicalDeIDPipeline
 from medeid.types import FaceCrop

@@ -9,17 +9,19 @@ float32 `[478, 3]` in pixels of a 256 px crop, pixel centres at integers.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import cv2
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 NUM_LANDMARKS = 478
 LANDMARK_SIZE = 256  # px; the crop in whose pixels landmarks are given
 
 Region = Literal["skin", "left_eye", "right_eye", "left_brow", "right_brow", "nose", "lips", "oval", "face"]
-ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, torch.Tensor)
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, "torch.Tensor")
 
 # Closed contours, each ordered along the line.
 OVAL = (
@@ -121,9 +123,11 @@ def points5_from_mesh(landmarks: ArrayOrTensor) -> ArrayOrTensor:
     xy = landmarks[..., :2]
     points = [xy[..., list(eye), :].mean(-2) for eye in (RIGHT_EYE, LEFT_EYE)]
     points += [xy[..., index, :] for index in (NOSE_TIP, *MOUTH_CORNERS)]
-    if isinstance(xy, torch.Tensor):
-        return torch.stack(points, dim=-2)
-    return np.stack(points, axis=-2)
+    if isinstance(xy, np.ndarray):
+        return np.stack(points, axis=-2)
+    import torch  # here, as the workers that simulate would wait seconds for it and have no tensors
+
+    return torch.stack(points, dim=-2)
 
 
 def inter_ocular_distance(landmarks: ArrayOrTensor) -> ArrayOrTensor:

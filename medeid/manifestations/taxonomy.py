@@ -83,8 +83,8 @@ def _ocular(name, title, icd10, channel, region, description, *more: Channel) ->
     return Manifestation(name, title, icd10, "ocular", (channel, *more), LATERAL, region, description)
 
 
-def _skin(name, title, icd10, sides, region, description) -> Manifestation:
-    return Manifestation(name, title, icd10, "cutaneous", ("appearance",), sides, region, description)
+def _skin(name, title, icd10, sides, region, description, *more: Channel) -> Manifestation:
+    return Manifestation(name, title, icd10, "cutaneous", ("appearance", *more), sides, region, description)
 
 
 def _systemic(name, title, icd10, region, description, implies=()) -> Manifestation:
@@ -181,6 +181,7 @@ _TABLE = (
         ("left", "right"),
         "lips",
         "a scar from lip to nostril, lip notched",
+        "geometry",
     ),
     _skin("brow_alopecia", "Alopecia of the brow", "H02.7", LATERAL, "brow", "the brow is thin or missing in patches"),
     _systemic(
