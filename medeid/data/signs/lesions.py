@@ -105,11 +105,11 @@ def seborrhoeic_keratosis(canvas: Canvas, side: Side, severity: float, rng: np.r
     distance = radius - _oval(canvas, place, rng.uniform(1.15, 1.6), rng)
     grain = noise(canvas, 0.045, rng, octaves=3, roughness=0.7)
     shape = ragged(distance, noise(canvas, 0.12, rng, octaves=3), 0.10 * radius, 1.8 * canvas.px)
-    dull = cover(canvas.image, (0.86 * canvas.skin_lab[0], 9, 19), 0.45 * shape, softness=1.5 * canvas.px)
+    dull = cover(canvas.image, (0.92 * canvas.skin_lab[0], 11, 20), 0.4 * shape, softness=1.5 * canvas.px)
     plugs = scatter((shape > 0.9).astype(np.float32), int(3 + 10 * severity), 1.6 * canvas.px, rng)
     pits = bumps(canvas, plugs, np.full(len(plugs), 0.7 * canvas.px))
-    brown = shape * np.clip(rng.uniform(0.18, 0.42) * (1.0 + 0.3 * grain), 0.05, None) + 0.25 * pits * shape
-    image = absorb(dull, (MELANIN, 0.6 * brown), (_DENSE, 0.5 * brown))
-    height = blurred(shape**2 * (0.4 + 0.2 * severity) * (1.0 + 0.4 * grain) - 0.25 * pits, 0.7 * canvas.px)
+    brown = shape * np.clip(rng.uniform(0.18, 0.42) * (1.0 + 0.2 * grain), 0.05, None) + 0.12 * pits * shape
+    image = absorb(dull, (MELANIN, 0.8 * brown), (_DENSE, 0.4 * brown))
+    height = blurred(shape**2 * (0.3 + 0.15 * severity) * (1.0 + 0.15 * grain) - 0.1 * pits, 0.7 * canvas.px)
     image = emboss(image, canvas.px * height * (shape > 0), canvas.light)
     return Change(image, np.clip(1.2 * shape, 0, 1))
