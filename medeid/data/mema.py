@@ -67,6 +67,7 @@ def load_mema(
     validation_share: float = 0.1,
     data_files: str | Mapping[str, str] | None = None,
     revision: str | None = None,
+    kept: str | Path | None = None,
     check: bool = False,
 ) -> Dataset | IterableDataset:
     """Loads MeMa, what `medeid simulate` wrote, or a hospital's own folder, all with the columns of `FEATURES`.
@@ -109,6 +110,8 @@ def load_mema(
             the row, `x.jpg`, `x.png` with the mask), and are streamed.
         revision (`str`, *optional*):
             Of the data set on the Hub.
+        kept (`str` or `Path`, *optional*):
+            File with the names of the pictures to load, as `medeid filter` writes it (`kept.txt`).
         check (`bool`, *optional*, defaults to `False`):
             Also open every picture and mask.
 
@@ -144,11 +147,14 @@ def load_mema(
     if folder.is_dir() and data_files is None:
         labels = open_table(folder, table, split, spelling, images, masks, validation_share)
     if labels is not None:
+        if kept is not None:
+            labels = replace(labels, kept=_read_kept(Path(kept), folder, labels.path.parent))
         if streaming:
             return _stream(_table_examples, spelling, table=labels, check=check)
         return _load_table(labels, check)
-    if table or masks or images != "{file_name}":
-        raise ValueError(f"`table`, `images` and `masks` are for a folder with a table, not for {path_or_hub_id}.")
+    if table or masks or kept or images != "{file_name}":
+        problem = f"are for a folder with a table, not for {path_or_hub_id}."
+        raise ValueError(f"`table`, `images`, `masks` and `kept` {problem}")
     loaded = datasets.load_dataset(
         str(path_or_hub_id),
         data_files={split: files} if files else None,
@@ -156,6 +162,16 @@ def load_mema(
         streaming=streaming,
     )
     return _convert(loaded, split, spelling, str(path_or_hub_id), check)
+
+
+def _read_kept(path: Path, folder: Path, table_folder: Path) -> frozenset[str]:
+    """Names relative to the table's folder, of a file with names relative to the data set's."""
+    try:
+        names = path.read_text().splitlines()
+    except OSError as error:
+        raise ValueError(f"`kept` cannot be read: {path} ({error.strerror}). Give the kept.txt of a report.") from error
+    prefix = "".join(f"{part}/" for part in table_folder.relative_to(folder).parts)
+    return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def _features(spelling: Spelling) -> Features:
@@ -245,7 +261,7 @@ def _table_example(table: LabelTable, row: Mapping[str, Any], place: str, check:
 
 def _table_examples(table: LabelTable, check: bool) -> Iterator[dict[str, Any]]:
     for place, row in table.rows():
-        if table.split_of(row, place) == table.split:
+        if table.is_wanted(row, place):
             yield _table_example(table, row, place, check)
 
 
@@ -263,7 +279,7 @@ def _load_table(table: LabelTable, check: bool) -> Dataset:
         if splits.setdefault(subject, split) != split:
             problem = f"the subject is in split {splits[subject]!r} and in {split!r}. Put all of a subject into one."
             fail(place, table.spelling.column("subject_id"), problem)
-        return _table_example(table, row, place, check) if split == table.split else None
+        return _table_example(table, row, place, check) if table.is_wanted(row, place) else None
 
     loaded = _build(table.rows(), example, _features(table.spelling), f"{table.path}, split {table.split!r}")
     for place, subject in table.sibling_subjects():

@@ -62,6 +62,8 @@ class LabelTable:
             Share of the subjects that go to `"validation"`, if the subject tells the split.
         siblings (`tuple[Path, ...]`):
             The tables of other splits.
+        kept (`frozenset[str]`, *optional*):
+            Names of the pictures to keep, as the table has them; by default all.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class LabelTable:
     assignment: Literal["table", "column", "subject"]
     validation_share: float
     siblings: tuple[Path, ...] = ()
+    kept: frozenset[str] | None = None
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each row as (file and line, column to value), of all splits."""
@@ -96,6 +99,12 @@ class LabelTable:
         if self.assignment == "table":
             return self.split
         return subject_split(required(row, "subject_id", self.spelling, place), self.validation_share)
+
+    def is_wanted(self, row: Mapping[str, Any], place: str) -> bool:
+        """Whether a row is of the split, and kept."""
+        if self.split_of(row, place) != self.split:
+            return False
+        return self.kept is None or required(row, "file_name", self.spelling, place) in self.kept
 
     def image(self, row: Mapping[str, Any], place: str) -> dict[str, Any]:
         """The picture, which is there, as `datasets.Image` stores it.

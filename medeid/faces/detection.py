@@ -76,12 +76,14 @@ class CenterFaceDetector:
     Args:
         backend (`str`, *optional*, defaults to `"opencv"`):
             `"opencv"`, or `"onnxrt"` where `onnx` and `onnxruntime` are installed.
+        max_enlargement (`float`, *optional*, defaults to 4):
+            How far a photo of less than 640 px may be enlarged for the search. At 1 a face crop of 256 px is searched
+            as it is, four to five times as fast.
     """
 
     name = "centerface"
 
     _SIDES = (640, 1280)  # px, the photo's longer side in the two searches
-    _MAX_ENLARGEMENT = 4.0
     # Faces wider than about 500 px are found, but their points are up to 15 % of the eye distance off; the
     # search at the small size has them.
     _MAX_FACE_AT_LARGE_SIDE = 400
@@ -94,14 +96,15 @@ class CenterFaceDetector:
     # which the deviation is 0.03 to 0.06.
     _POINT_SHIFTS = np.array([[0.03, 0.0], [-0.03, 0.0], [0.0, -0.045], [0.0, -0.02], [0.0, -0.02]])
 
-    def __init__(self, backend: Literal["opencv", "onnxrt"] = "opencv") -> None:
+    def __init__(self, backend: Literal["opencv", "onnxrt"] = "opencv", max_enlargement: float = 4.0) -> None:
         self._network = CenterFace(backend=backend)
+        self.max_enlargement = max_enlargement
 
     def __call__(self, photo: np.ndarray) -> list[FaceBox]:
         check_photo(photo)
         longer = max(photo.shape[:2])
         small, large = self._SIDES
-        faces = self._search(photo, min(small / longer, self._MAX_ENLARGEMENT))
+        faces = self._search(photo, min(small / longer, self.max_enlargement))
         if longer > small:
             scale = min(large / longer, 1.0)
             limit = self._MAX_FACE_AT_LARGE_SIDE / scale

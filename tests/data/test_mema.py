@@ -179,6 +179,17 @@ def test_imagefolder_of_datasets_reads_a_simulated_set(simulated):
     assert loaded[0]["findings"] == [PTOSIS, ROSACEA] and loaded[0]["mask"].mode == "P"
 
 
+def test_only_what_a_filter_kept(simulated, tmp_path):
+    kept = tmp_path / "kept.txt"
+    names = [f"train/{name}" for name in ("images/000/000000.jpg", "images/000/000002.jpg")]
+    kept.write_text("\n".join([*names, "validation/images/000/000001.jpg"]))
+    whole = load_mema(simulated)
+    for loaded in (load_mema(simulated, kept=kept), list(load_mema(simulated, kept=kept, streaming=True))):
+        assert [row["subject_id"] for row in loaded] == [whole[0]["subject_id"], whole[2]["subject_id"]]
+    with pytest.raises(ValueError, match="`kept` cannot be read"):
+        load_mema(simulated, kept=tmp_path / "none.txt")
+
+
 @pytest.fixture
 def parquet(simulated, tmp_path) -> Path:
     """The simulated set as the Hub keeps it after `push_to_hub`: Parquet files with the pictures in them."""
@@ -228,7 +239,7 @@ def test_a_set_that_datasets_loads_is_checked(parquet):
         load_mema(parquet, "test")
     with pytest.raises(DataSetError, match="no column `patient`; there are: image, mask, subject_id"):
         load_mema(parquet, columns={"subject_id": "patient"})
-    with pytest.raises(ValueError, match="`table`, `images` and `masks`"):
+    with pytest.raises(ValueError, match="`table`, `images`, `masks` and `kept`"):
         load_mema(parquet, masks="masks/{stem}.png")
     with pytest.raises(ValueError, match="`label_map` leaves out a sign that has a bit"):
         load_mema(parquet, label_map={"rosacea": None})

@@ -29,6 +29,7 @@ Pigment = tuple[float, float, float]
 
 def to_linear(image: np.ndarray) -> np.ndarray:
     """sRGB in [0, 1] to linear light."""
+    image = np.maximum(image, 0.0)  # a resampled picture overshoots
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 

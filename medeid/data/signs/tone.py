@@ -11,6 +11,8 @@ from .pigments import BILIRUBIN, DEOXYHAEMOGLOBIN, HAEMOGLOBIN, absorb
 from .registry import Change, SignNotVisibleError, Stage, simulates
 from .textures import blurred, noise
 
+_DARK_GLASSES = 0.5  # of the skin's lightness: what is darker is no white of an eye
+
 
 @simulates("jaundice", Stage.TONE)
 def jaundice(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator) -> Change:
@@ -25,7 +27,8 @@ def jaundice(canvas: Canvas, side: Side, severity: float, rng: np.random.Generat
 def scleral_icterus(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator) -> Change:
     """Bilirubin in the conjunctiva, where it shows first."""
     sclera = np.maximum(canvas.sclera("left"), canvas.sclera("right"))
-    if (sclera >= 0.5).sum() < 4 * canvas.px**2:
+    white = canvas.lab[sclera >= 0.5, 0]
+    if len(white) < 4 * canvas.px**2 or np.median(white) < _DARK_GLASSES * canvas.skin_lab[0]:
         raise SignNotVisibleError("The whites of the eyes do not show; scleral icterus needs open eyes.")
     return Change(absorb(canvas.image, (BILIRUBIN, sclera * (0.10 + 0.35 * severity))), sclera)
 
