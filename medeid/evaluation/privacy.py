@@ -46,7 +46,21 @@ def embed_faces(
     return torch.cat(embedded)
 
 
-def rank1_rate(probes: torch.Tensor, gallery: torch.Tensor) -> float:
-    """Share of probes [N, D] whose nearest neighbour in the gallery [N, D] is their own row; chance is 1 / N."""
+def rank1_rate(probes: torch.Tensor, gallery: torch.Tensor, own: torch.Tensor | None = None) -> float:
+    """Share of probes whose nearest neighbour in the gallery is their own source; chance is 1 / N.
+
+    Args:
+        probes (`torch.Tensor`):
+            Unit embeddings `[M, D]`.
+        gallery (`torch.Tensor`):
+            Unit embeddings `[N, D]`.
+        own (`torch.Tensor`, *optional*):
+            int64 `[M]`: the row in the gallery of each probe's source. By default probe and source have the same row.
+
+    Returns:
+        `float`: in [0, 1].
+    """
     nearest = (probes @ gallery.T).argmax(dim=1)
-    return (nearest == torch.arange(len(probes), device=nearest.device)).float().mean().item()
+    if own is None:
+        own = torch.arange(len(probes))
+    return (nearest == own.to(nearest.device)).float().mean().item()
