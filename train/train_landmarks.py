@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from augmentation import degrade
 from harness import TrainingConfig, option, parse_config, train
 from torchvision.utils import make_grid, save_image
 
@@ -156,22 +157,6 @@ def _occlude(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What a poor camera does: blur, few pixels, noise, JPEG."""
-    if rng.random() < 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 3.0))
-    if rng.random() < 0.25:
-        small = int(SIZE * rng.uniform(0.2, 0.8))
-        image = cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (SIZE, SIZE))
-    if rng.random() < 0.25:
-        noise = rng.normal(0, rng.uniform(2, 18), (SIZE, SIZE, 1)).astype(np.float32)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    if rng.random() < 0.25:
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 90))])
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    return image
-
-
 def augment(rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A training view of a crop.
 
@@ -195,7 +180,7 @@ def augment(rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray) 
         image = _change_colours(rng, image)
     if rng.random() < 0.3:
         image = _occlude(rng, image)
-    return _degrade(rng, image), warp.landmarks
+    return degrade(rng, image), warp.landmarks
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:

@@ -62,7 +62,7 @@ class Counts:
             self.severities[(round(100 * finding.severity) - 1) * _SEVERITY_BINS // 100] += 1
         self.pairs.update(combinations(sorted({finding.manifestation for finding in findings}), 2))
         for name, counter in self.balance.items():
-            counter[row.get(name, _NOT_STATED), bool(findings)] += 1
+            counter[row.get(name) or _NOT_STATED, bool(findings)] += 1
 
 
 def write_card(root: Path, splits: Iterable[str], options: BuildOptions) -> str:

@@ -1,0 +1,62 @@
+"""How well signs of disease are read: labels, calibration, masks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def f1_scores(claimed: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """F1 of each label.
+
+    Args:
+        claimed (`np.ndarray`):
+            bool `[N, L]`: what was read.
+        labels (`np.ndarray`):
+            bool `[N, L]`: what is there.
+
+    Returns:
+        `np.ndarray`: float64 `[L]` in [0, 1]; NaN for a label that is nowhere there.
+    """
+    hits = (claimed & labels).sum(0)
+    total = claimed.sum(0) + labels.sum(0)
+    there = labels.any(0)
+    return np.where(there, 2 * hits / np.maximum(total, 1), np.nan)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Mean difference of probability and frequency over bins of equal width, weighted by their counts.
+
+    Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599, equation 3.
+
+    Args:
+        probabilities (`np.ndarray`):
+            float in [0, 1], any shape.
+        labels (`np.ndarray`):
+            bool, the same shape.
+        bins (`int`, *optional*, defaults to 15):
+            Number of bins.
+
+    Returns:
+        `float`: in [0, 1].
+    """
+    probabilities, labels = probabilities.ravel(), labels.ravel().astype(np.float64)
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, probabilities - labels, bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def dice_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Dice overlap of masks.
+
+    Args:
+        predicted (`np.ndarray`):
+            bool `[..., H, W]`.
+        true (`np.ndarray`):
+            bool, the same shape.
+
+    Returns:
+        `np.ndarray`: float64 `[...]` in [0, 1]; 1 where both are empty.
+    """
+    overlap = (predicted & true).sum((-2, -1))
+    total = predicted.sum((-2, -1)) + true.sum((-2, -1))
+    return np.where(total > 0, 2 * overlap / np.maximum(total, 1), 1.0)

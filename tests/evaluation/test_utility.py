@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
+
+
+def test_f1_of_each_label():
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], bool)
+    claimed = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 0]], bool)
+    np.testing.assert_allclose(f1_scores(claimed, labels), [0.8, 2 / 3, np.nan])
+
+
+def test_calibration_error_is_the_gap_of_probability_and_frequency():
+    labels = np.arange(1000) % 10 < 3
+    assert expected_calibration_error(np.full(1000, 0.3), labels) == pytest.approx(0.0, abs=1e-9)
+    assert expected_calibration_error(np.full(1000, 0.9), labels) == pytest.approx(0.6)
+    assert expected_calibration_error(labels.astype(float), labels) == 0.0
+
+
+def test_dice_of_masks():
+    one = np.zeros((3, 8, 8), bool)
+    other = one.copy()
+    one[0, :4], other[0, 2:6] = True, True
+    one[1, 0] = True
+    np.testing.assert_allclose(dice_scores(one, other), [0.5, 0.0, 1.0])

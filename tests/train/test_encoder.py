@@ -1,0 +1,60 @@
+"""The encoder's training on a few simulated patients."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import train_manifestation_encoder as script
+from harness import train
+
+from medeid.data.build import BuildOptions, build_set
+from medeid.manifestations.encoder import ManifestationEncoder
+from medeid.manifestations.taxonomy import LABELS
+
+FACES = Path(__file__).parents[2] / "examples" / "faces"
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory) -> str:
+    out = tmp_path_factory.mktemp("patients") / "set"
+    signs = ("port_wine_stain", "jaundice", "periorbital_ecchymosis")
+    build_set(FACES, out, BuildOptions(count=24, seed=0, signs=signs), jobs=2)
+    return str(out)
+
+
+def test_mirrored_labels_are_those_of_the_other_side():
+    assert LABELS[script.MIRRORED_LABELS[LABELS.index("ptosis:left")]] == "ptosis:right"
+    assert script.MIRRORED_LABELS[LABELS.index("jaundice")] == LABELS.index("jaundice")
+
+
+def test_a_crop_and_its_masks_are_changed_alike(patients):
+    data = script.Patients(patients, "train", 256, seed=0)
+    plain = script.Patients(patients, "train", 256)
+    for index in range(len(data)):
+        before, after = plain[index, 0], data[index, index]
+        assert before["labels"].sum() == after["labels"].sum()
+        mirrored = bool((before["labels"] != after["labels"]).any())
+        names = [LABELS[i] for i in np.flatnonzero(after["labels"])]
+        one_sided = {name.partition(":")[2] for name in names if ":" in name}
+        masks = after["masks"][[i for i in range(len(after["masks"])) if after["masks"][i].any()]]
+        if one_sided == {"left"} and "jaundice" not in names:
+            columns = torch.nonzero(masks.float().sum((0, 1))).float()
+            assert columns.mean() > 64, (names, mirrored)
+
+
+def test_every_part_learns_and_the_encoder_is_exported(patients, tmp_path):
+    config = script.EncoderConfig(
+        data_dir=patients, output_dir=str(tmp_path), train_batch_size=8, max_train_steps=4, validation_steps=4
+    )
+    config.lr_warmup_steps, config.dataloader_num_workers = 0, 0
+    task = script.EncoderTask(config)
+    before = {name: value.clone() for name, value in task.model.named_parameters()}
+    train(config, task)
+    same = [name for name, value in task.model.named_parameters() if torch.equal(value.float(), before[name])]
+    assert all(name.startswith("vision.") for name in same), same  # the tower's unused pooled head
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {"macro_f1", "dice_appearance", "healthy_claimed", "calibration_error"} <= set(metrics[-1])
+    assert (tmp_path / "samples-000004.png").exists()
+    assert ManifestationEncoder.from_pretrained(tmp_path / "export").config.num_tokens == config.num_tokens

@@ -1,0 +1,215 @@
+"""Train the manifestation encoder on simulated patients, or on any set that `load_mema` reads.
+
+medeid simulate FACES -o runs/mema -n 40000
+accelerate launch train/train_manifestation_encoder.py --config train/configs/encoder.yaml --data_dir runs/mema
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from augmentation import change_light, degrade
+from harness import TrainingConfig, option, parse_config, train
+from torchvision.utils import draw_segmentation_masks, make_grid, save_image
+
+from medeid.data.mema import load_mema, masks_by_manifestation
+from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
+from medeid.manifestations.encoder import MASK_SIZE, ManifestationEncoder
+from medeid.manifestations.taxonomy import LABELS, TAXONOMY
+
+MIRRORED_LABELS = [
+    LABELS.index(label.replace(":left", ":?").replace(":right", ":left").replace(":?", ":right")) for label in LABELS
+]
+APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
+
+
+@dataclass
+class EncoderConfig(TrainingConfig):
+    tower: str = option("medeid-tiny", "Vision tower: a model config of medeid or of open_clip.")
+    image_size: int = option(256, "Side of the crops that the tower sees.")
+    num_tokens: int = option(8, "Number of manifestation tokens.")
+    token_dim: int = option(32, "Width of a token.")
+    kl_weight: float = option(0.02, "Price of a nat in the bottleneck, in nats of the labels' cross-entropy.")
+    mask_weight: float = option(10.0, "Weight of the masks' cross-entropy and Dice loss.")
+    severity_weight: float = option(4.0, "Weight of the severities' absolute error.")
+    validation_images: int = option(1000, "Images of the validation split to validate on.")
+
+
+class Patients(torch.utils.data.Dataset):
+    """Face crops with labels, severities and masks.
+
+    Args:
+        root (`str`):
+            What `load_mema` loads.
+        split (`str`):
+            The split.
+        size (`int`):
+            Side of the crops in px.
+        seed (`int`, *optional*):
+            Of the augmentation; without one the crops stay as they are.
+    """
+
+    def __init__(self, root: str, split: str, size: int, seed: int | None = None):
+        self.rows = load_mema(root, split).select_columns(["image", "mask", "findings", "labels", "severities"])
+        self.size, self.seed = size, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        index, position = key
+        row = self.rows[index]
+        image = np.array(row["image"])
+        masks = masks_by_manifestation(row["mask"], row["findings"])
+        present = masks.any((1, 2))
+        labels, severities = np.array(row["labels"], np.float32), np.array(row["severities"], np.float32)
+        layers = masks[present].astype(np.uint8).transpose(1, 2, 0) * 255
+        if self.seed is not None:
+            rng = np.random.default_rng((self.seed, position))
+            if rng.random() < 0.5:
+                image, layers = image[:, ::-1], layers[:, ::-1]
+                labels, severities = labels[MIRRORED_LABELS], severities[MIRRORED_LABELS]
+            image, layers = _moved(rng, image, layers)
+            image = degrade(rng, change_light(rng, image), strength=0.4)
+        if image.shape[0] != self.size:
+            image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        small = np.zeros((len(masks), MASK_SIZE, MASK_SIZE), np.uint8)
+        if present.any():
+            resized = cv2.resize(layers, (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
+            small[present] = resized.reshape(MASK_SIZE, MASK_SIZE, -1).transpose(2, 0, 1)
+        return {
+            "images": torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
+            "labels": torch.from_numpy(labels),
+            "severities": torch.from_numpy(severities),
+            "masks": torch.from_numpy(small),
+        }
+
+
+def _moved(rng: np.random.Generator, image: np.ndarray, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A crop that was aligned a little otherwise, with its masks uint8 [S, S, K]."""
+    size = image.shape[0]
+    centre = (size - 1) / 2
+    matrix = cv2.getRotationMatrix2D((centre, centre), rng.normal(0, 4), float(np.exp(rng.normal(0, 0.05))))
+    matrix[:, 2] += rng.normal(0, size / 64, 2)
+    image = cv2.warpAffine(np.ascontiguousarray(image), matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
+    if layers.shape[2]:
+        # OpenCV takes at most four channels to warp.
+        parts = [
+            cv2.warpAffine(np.ascontiguousarray(layers[..., start : start + 4]), matrix, (size, size))
+            for start in range(0, layers.shape[2], 4)
+        ]
+        layers = np.concatenate([part.reshape(size, size, -1) for part in parts], axis=2)
+    return image, layers
+
+
+def encoder_loss(
+    output, batch: dict[str, torch.Tensor], config: EncoderConfig
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Cross-entropy of the labels (from picture and tokens), errors of severities and masks, price of the tokens."""
+    labels, severities, masks = batch["labels"], batch["severities"], batch["masks"].float() / 255.0
+    parts = {}
+    for name, logits in (("labels", output.logits), ("tokens", output.token_logits)):
+        parts[name] = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1).mean()
+    there = labels.sum().clamp(min=1.0)
+    errors = ((read - severities).abs() * labels for read in (output.severities, output.token_severities))
+    parts["severity"] = config.severity_weight * torch.stack([error.sum() / there for error in errors]).sum()
+    parts["masks"] = config.mask_weight * (
+        F.binary_cross_entropy_with_logits(output.mask_logits, masks) * 10.0 + _dice_loss(output.mask_logits, masks)
+    )
+    # Kullback-Leibler divergence from the standard normal distribution, in nats an image.
+    mean, log_variance = output.token_mean, output.token_log_variance
+    nats = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum((1, 2)).mean()
+    parts["price"] = config.kl_weight * nats
+    return torch.stack(list(parts.values())).sum(), {**parts, "nats": nats}
+
+
+def _dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """One minus the soft Dice overlap (Milletari et al., arXiv:1606.04797), over the masks that are there."""
+    probabilities = logits.sigmoid()
+    overlap = (probabilities * masks).sum((2, 3))
+    total = probabilities.square().sum((2, 3)) + masks.square().sum((2, 3))
+    there = (masks.amax((2, 3)) > 0).float()
+    loss = 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
+    return (loss * there).sum() / there.sum().clamp(min=1.0)
+
+
+class EncoderTask:
+    """Trains a `ManifestationEncoder`; validates on the validation split, whose subjects are in no other."""
+
+    sample_weights = None
+
+    def __init__(self, config: EncoderConfig):
+        self.config = config
+        torch.manual_seed(config.seed)
+        if config.init_from:
+            self.model = ManifestationEncoder.from_pretrained(config.init_from)
+        else:
+            self.model = ManifestationEncoder(
+                config.tower, config.image_size, num_tokens=config.num_tokens, token_dim=config.token_dim
+            )
+        self.dataset = Patients(config.data_dir, "train", config.image_size, config.seed)
+        held_out = Patients(config.data_dir, "validation", config.image_size)
+        count = min(config.validation_images, len(held_out))
+        self.validation = torch.utils.data.DataLoader(held_out, 32, sampler=[(i, i) for i in range(count)])
+
+    def loss(self, model, batch, generator):
+        output = model(batch["images"].float() / 255.0, generator=generator)
+        return encoder_loss(output, batch, self.config)
+
+    @torch.no_grad()
+    def validate(self, model, picture, device):
+        """Scores of labels, masks and calibration at a threshold of 0.5, and a picture of the masks."""
+        probabilities, labels, token_probabilities, overlaps, tiles = [], [], [], [], []
+        for batch in self.validation:
+            output = model((batch["images"].float() / 255.0).to(device))
+            probabilities.append(output.logits.sigmoid().cpu().numpy())
+            token_probabilities.append(output.token_logits.sigmoid().cpu().numpy())
+            labels.append(batch["labels"].numpy() > 0.5)
+            predicted, true = output.mask_logits.cpu().numpy() > 0, batch["masks"].numpy() >= 128
+            there = true.any((2, 3))
+            overlaps.append(np.where(there, dice_scores(predicted, true), np.nan))
+            if len(tiles) < 48:
+                tiles += _overlays(batch["images"], predicted, true)
+        probability, label, overlap = (np.concatenate(part) for part in (probabilities, labels, overlaps))
+        save_image(make_grid(tiles[:48], nrow=8), picture)
+        healthy = ~label.any(1)
+        return {
+            "macro_f1": float(np.nanmean(f1_scores(probability > 0.5, label))),
+            "token_macro_f1": float(np.nanmean(f1_scores(np.concatenate(token_probabilities) > 0.5, label))),
+            "dice_appearance": _mean_over_signs(overlap[:, APPEARANCE]),
+            "healthy_claimed": float((probability[healthy] > 0.5).any(1).mean()),
+            "calibration_error": expected_calibration_error(probability, label),
+        }
+
+    def export(self, model, folder: Path) -> None:
+        """Saves the encoder in float16."""
+        model.half().save_pretrained(folder)
+
+
+def _mean_over_signs(overlaps: np.ndarray) -> float:
+    """Mean over the signs `[N, M]` that occur of their mean over the images that show them; NaN where they do not."""
+    occurs = ~np.isnan(overlaps).all(axis=0)
+    return float(np.nanmean(overlaps[:, occurs], axis=0).mean())
+
+
+def _overlays(images: torch.Tensor, predicted: np.ndarray, true: np.ndarray) -> list[torch.Tensor]:
+    """Pictures float32 [3, 256, 256] in pairs: with the true masks, and with the predicted ones."""
+    tiles = []
+    for image, *masks in zip(images, true, predicted, strict=True):
+        image = F.interpolate(image[None].float(), size=(256, 256))[0].to(torch.uint8)
+        for layers in masks:
+            large = F.interpolate(torch.from_numpy(layers[None]).float(), size=(256, 256))[0] > 0.5
+            drawn = large.any((1, 2))
+            tile = draw_segmentation_masks(image, large[drawn], alpha=0.5) if drawn.any() else image
+            tiles.append(tile.float() / 255.0)
+    return tiles
+
+
+if __name__ == "__main__":
+    config = parse_config(EncoderConfig, __doc__)
+    train(config, EncoderTask(config))
