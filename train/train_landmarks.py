@@ -2,9 +2,10 @@
 
     accelerate launch train/train_landmarks.py --config train/configs/landmarks.yaml --data_dir FACES
 
-The augmentation does two things beyond the usual. Local warps move one lid, one iris, one brow or one corner
-of the mouth, because healthy faces are nearly symmetric and a network that has seen only those draws a
-drooping lid or a palsy straight. Blotches and occluders stand in for lesions, dressings and hands.
+The augmentation does two things beyond the usual. Signs of disease that change the shape of the face (drooping lids,
+squints, palsy) are painted on half of the crops, and local warps move one lid, one iris, one brow or one corner of the
+mouth, because healthy faces are nearly symmetric and a network that has seen only those draws a drooping lid or a palsy
+straight. Blotches and occluders stand in for lesions, dressings and hands.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from harness import TrainingConfig, option, parse_config, train
 from torchvision.utils import make_grid, save_image
 
 from medeid.data.faces import FaceFolder
+from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.evaluation.geometry import asymmetries, draw_shape_sign, slopes
 from medeid.faces import mesh
 from medeid.faces.landmarks import LandmarkNet
 
@@ -36,6 +39,7 @@ POINT_WEIGHTS = {IRISES: 5.0, EYES: 4.0, LIPS: 2.0, BROWS: 1.5, mesh.OVAL: 1.5}
 FORMS = (mesh.RIGHT_EYE + mesh.RIGHT_IRIS, mesh.LEFT_EYE + mesh.LEFT_IRIS, LIPS)
 # Points that local warps move: upper lids, irises, corners of the mouth, brows.
 WARPED = (159, 386, 468, 473, 61, 291, 105, 334)
+REFINER_CHANNELS = (16, 32, 64)
 
 
 @dataclass
@@ -44,6 +48,7 @@ class LandmarksConfig(TrainingConfig):
     depth_weight: float = option(0.3, "Weight of z against x and y.")
     form_weight: float = option(1.0, "Weight of the error within eyes and mouth after their own mean is taken off.")
     augmentation: bool = option(True, "Warp and degrade the training crops.")
+    signs_share: float = option(0.5, "Share of the crops on which a sign that changes the face's shape is painted.")
 
 
 class Warp:
@@ -185,14 +190,34 @@ def augment(rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray) 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """uint8 [S, S, 3] to float32 [3, S, S] in [0, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255.0
+    return torch.tensor(image).permute(2, 0, 1).float() / 255.0
+
+
+def paint_sign(rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A sign that changes the shape of the face, if this face can show the one that was drawn."""
+    try:
+        result = simulate(image, landmarks, [draw_shape_sign(rng)], rng)
+    except SignNotVisibleError:
+        return image, landmarks
+    return result.image, result.landmarks
 
 
 class Crops(torch.utils.data.Dataset):
-    """Crops float32 [3, 256, 256] in [0, 1] with their landmarks float32 [478, 3]."""
+    """Crops float32 [3, 256, 256] in [0, 1] with their landmarks float32 [478, 3].
 
-    def __init__(self, folder: FaceFolder, seed: int, augmentation: bool):
-        self.folder, self.seed, self.augmentation = folder, seed, augmentation
+    Args:
+        folder (`FaceFolder`):
+            The faces.
+        seed (`int`):
+            Of signs and augmentation.
+        augmentation (`bool`):
+            Warp and degrade the crops.
+        signs_share (`float`):
+            Share of the crops on which a sign is painted.
+    """
+
+    def __init__(self, folder: FaceFolder, seed: int, augmentation: bool, signs_share: float):
+        self.folder, self.seed, self.augmentation, self.signs_share = folder, seed, augmentation, signs_share
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -200,8 +225,11 @@ class Crops(torch.utils.data.Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         index, position = key
         image, landmarks = self.folder.image(index), self.folder.landmarks(index)
+        rng = np.random.default_rng((self.seed, position))
+        if rng.random() < self.signs_share:
+            image, landmarks = paint_sign(rng, image, landmarks)
         if self.augmentation:
-            image, landmarks = augment(np.random.default_rng((self.seed, position)), image, landmarks)
+            image, landmarks = augment(rng, image, landmarks)
         return {"images": to_tensor(np.ascontiguousarray(image)), "landmarks": torch.from_numpy(landmarks)}
 
 
@@ -270,24 +298,33 @@ class LandmarksTask:
         self.config = config
         folder = FaceFolder(config.data_dir, "train")
         self.sample_weights = folder.group_weights()
-        self.dataset = Crops(folder, config.seed, config.augmentation)
+        self.dataset = Crops(folder, config.seed, config.augmentation, config.signs_share)
         held_out = FaceFolder(config.data_dir, "validation")
         self.validation = {
-            "plain": Crops(held_out, config.seed, augmentation=False),
-            "warped": Crops(held_out, config.seed, augmentation=True),
+            "plain": Crops(held_out, config.seed, augmentation=False, signs_share=0.0),
+            "signs": Crops(held_out, config.seed, augmentation=False, signs_share=1.0),
+            "warped": Crops(held_out, config.seed, augmentation=True, signs_share=0.0),
         }
         self.weights = point_weights()
         self.model = self._build(folder)
 
     def _build(self, folder: FaceFolder) -> LandmarkNet:
-        if self.config.init_from:
-            return LandmarkNet.from_pretrained(self.config.init_from)
         torch.manual_seed(self.config.seed)
-        net = LandmarkNet(num_components=self.config.num_components)
+        if self.config.init_from:
+            trained = LandmarkNet.from_pretrained(self.config.init_from)
+            config = {name: value for name, value in trained.config.items() if not name.startswith("_")}
+            net = LandmarkNet(**config | {"refiner_channels": REFINER_CHANNELS})
+            # One without close-up networks gets them.
+            net.load_state_dict(trained.state_dict(), strict=bool(trained.refiners))
+            return net
+        net = LandmarkNet(num_components=self.config.num_components, refiner_channels=REFINER_CHANNELS)
         rng = np.random.default_rng(self.config.seed)
         shapes = [folder.landmarks(i) for i in rng.choice(len(folder), min(3000, len(folder)), replace=False)]
         if self.config.augmentation:
             shapes = [Warp(rng, shape).landmarks for shape in shapes]
+            signs = Crops(folder, self.config.seed, augmentation=True, signs_share=1.0)
+            drawn = rng.choice(len(folder), min(1000, len(folder)), replace=False)
+            shapes += [signs[int(i), int(i)]["landmarks"].numpy() for i in drawn]
         initialize_shape_model(net, np.stack(shapes))
         return net
 
@@ -300,20 +337,28 @@ class LandmarksTask:
 
     @torch.no_grad()
     def validate(self, model, picture, device):
-        """Mean errors in percent of the inter-ocular distance, and a picture of the predictions."""
+        """Mean errors in percent of the inter-ocular distance, and a picture of the predictions.
+
+        The slopes tell how much of a true difference between left and right the network sees: 1 all, 0 none of it.
+        """
         metrics, tiles = {}, []
         for name, crops in self.validation.items():
             loader = torch.utils.data.DataLoader(crops, batch_size=16, sampler=[(i, i) for i in range(len(crops))])
-            errors = []
+            errors, seen, true = [], [], []
             for number, batch in enumerate(loader):
                 predicted = model(batch["images"].to(device)).float().cpu()
                 errors.append(point_errors(predicted, batch["landmarks"]))
+                seen.append(asymmetries(predicted))
+                true.append(asymmetries(batch["landmarks"]))
                 if number == 0:
                     tiles += [overlay(*pair) for pair in zip(batch["images"], predicted, strict=True)]
             error = torch.cat(errors)
             metrics[f"{name}_nme"] = error.mean().item()
             for region, points in REGIONS.items():
                 metrics[f"{name}_{region}"] = error[:, list(points)].mean().item()
+            metrics |= {
+                f"{name}_{kind}_slope": value for kind, value in slopes(torch.cat(seen), torch.cat(true)).items()
+            }
         save_image(make_grid(tiles, nrow=8), picture)
         return metrics
 

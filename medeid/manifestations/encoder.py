@@ -88,19 +88,24 @@ class Reading:
 
 
 class _Pyramid(nn.Module):
-    """A feature pyramid (Lin et al., arXiv:1612.03144) of sides 128, 64, 32 ... whatever the tower's own sides are."""
+    """A feature pyramid (Lin et al., arXiv:1612.03144) of sides 128, 64, 32 ... whatever the tower's own sides are.
+
+    The finest level, which only the masks are read from, has a quarter of the channels.
+    """
 
     def __init__(self, in_channels: list[int], channels: int):
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        widths = [channels // 4] + [channels] * (len(in_channels) - 1)
+        self.laterals = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in zip(in_channels, widths, strict=True))
+        self.narrow = nn.Conv2d(channels, widths[0], 1)
         self.smooths = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.Conv2d(channels, channels, 1),
+                nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+                nn.BatchNorm2d(width),
+                nn.Conv2d(width, width, 1),
                 nn.SiLU(),
             )
-            for _ in in_channels
+            for width in widths
         )
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -111,6 +116,7 @@ class _Pyramid(nn.Module):
             side = MASK_SIZE >> index
             lateral = _resized(self.laterals[index](features[index]), side)
             if above is not None:
+                above = self.narrow(above) if index == 0 else above
                 lateral = lateral + _resized(above, side)
             above = lateral + self.smooths[index](lateral)
             maps.insert(0, above)
@@ -196,7 +202,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.vision: Any = _create_tower(tower)
         self.pyramid = _Pyramid(self._widths(), channels)
-        self.mask_head = nn.Conv2d(channels, len(manifestations), 1)
+        self.mask_head = nn.Conv2d(channels // 4, len(manifestations), 1)
         self.label_queries = _Queries(len(labels), channels)
         self.label_head = nn.Linear(channels, 2)
         self.label_bias = nn.Parameter(torch.zeros(len(labels), 2))

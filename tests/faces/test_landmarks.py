@@ -6,6 +6,8 @@ from skimage import data
 
 from medeid.faces import mesh
 from medeid.faces.landmarks import LandmarkNet
+from medeid.faces.mesh import LANDMARK_SIZE, NUM_LANDMARKS
+from medeid.faces.shape import ShapePrior
 from medeid.pipeline import PACKAGED_WEIGHTS
 
 # Read off skimage's astronaut by eye: both eyes' centres, tip of the nose, both corners of the mouth.
@@ -83,3 +85,35 @@ def test_trained_network_on_a_photo():
     assert errors[2] < 0.12 * unit  # where a nose has its tip is a matter of taste
     differences = np.linalg.norm((mesh.flip_landmarks(mirrored) - plain)[:, :2], axis=1)
     assert differences.mean() < 0.03 * unit
+
+
+def test_close_up_networks_move_eyes_and_lips_alone():
+    torch.manual_seed(0)
+    net = LandmarkNet(refiner_channels=(8, 16)).eval()
+    images = torch.rand(1, 3, LANDMARK_SIZE, LANDMARK_SIZE)
+    points = torch.zeros(1, NUM_LANDMARKS, 3)
+    points[..., :2] = torch.rand(NUM_LANDMARKS, 2) * 200 + 20
+    with torch.no_grad():
+        net.mean_shape.copy_(points[0])
+        net.shape_basis.weight.zero_()
+        assert torch.equal(net(images), points)  # untrained they correct nothing
+        for refiner in net.refiners.values():
+            refiner.offsets.bias.fill_(0.1)
+        moved = (net(images) - points).abs().sum(-1)[0] > 0
+    assert moved[list(mesh.RIGHT_EYE + mesh.LEFT_EYE + mesh.LEFT_IRIS + mesh.OUTER_LIPS)].all()
+    assert not moved[list(mesh.OVAL + mesh.NOSE)].any()
+
+
+def test_a_mirrored_face_gets_mirrored_corrections(astronaut):
+    torch.manual_seed(0)
+    net = LandmarkNet(refiner_channels=(8, 16)).eval()
+    crop = torch.from_numpy(astronaut[:256, 96:352].copy()).permute(2, 0, 1)[None] / 255.0
+    shape = ShapePrior.from_pretrained(PACKAGED_WEIGHTS / "medeid-tiny" / "shape_prior").mean.float().view(478, 3)
+    with torch.no_grad():
+        net.shape_basis.weight.zero_()
+        torch.nn.init.normal_(net.refiners["eye"].offsets.weight, std=0.01)
+        net.mean_shape.copy_(shape)
+        straight = net(crop)[0, list(mesh.RIGHT_EYE)]
+        net.mean_shape.copy_(mesh.flip_landmarks(shape))
+        flipped = mesh.flip_landmarks(net(crop.flip(-1))[0])[list(mesh.RIGHT_EYE)]
+    torch.testing.assert_close(straight, flipped, atol=0.02, rtol=0)
