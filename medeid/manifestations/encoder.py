@@ -23,6 +23,7 @@ TOWERS = Path(__file__).with_name("towers")  # configs of vision towers that ope
 _MEMORY_SIZE = 32  # side of the map that the queries attend over
 MASK_SIZE = 128
 _MAX_LOG_VARIANCE = 4.0
+_RARE = -3.0  # log odds of a sign, before anything is known
 _NUM_BLOCKS = 4  # of a plain transformer, whose maps all have one size
 
 
@@ -156,10 +157,10 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
     """Which signs, where, how severe; and tokens that carry them through an information bottleneck.
 
     A vision tower of open_clip sees the face crop. A pyramid over its maps gives a mask for each manifestation. One
-    query for each label asks the pyramid whether that sign is there on that side, and how severe. A few more queries
-    gather what the generator needs; they pass a variational information bottleneck (Alemi et al., arXiv:1612.00410),
-    which charges for every bit, so that what tells the signs goes through and the person stays behind; this is the
-    minimum description length idea of arXiv:2507.21703.
+    query for each label asks the pyramid whether that sign is there on that side, and how severe; the strongest place
+    of the sign's mask on that side is evidence, too. A few more queries gather what the generator needs; they pass a
+    variational information bottleneck (Alemi et al., arXiv:1612.00410), which charges for every bit, so that what tells
+    the signs goes through and the person stays behind; this is the minimum description length idea of arXiv:2507.21703.
 
     Args:
         tower (`str`, *optional*, defaults to `"medeid-tiny"`):
@@ -203,9 +204,11 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         self.vision: Any = _create_tower(tower)
         self.pyramid = _Pyramid(self._widths(), channels)
         self.mask_head = nn.Conv2d(channels // 4, len(manifestations), 1)
+        nn.init.constant_(self.mask_head.bias, _RARE)
         self.label_queries = _Queries(len(labels), channels)
         self.label_head = nn.Linear(channels, 2)
-        self.label_bias = nn.Parameter(torch.zeros(len(labels), 2))
+        self.label_bias = nn.Parameter(torch.tensor([_RARE, 0.0]).repeat(len(labels), 1))
+        self.evidence_scale = nn.Parameter(torch.full((len(labels),), 0.5))
         self.token_queries = _Queries(num_tokens, channels)
         self.to_bottleneck = nn.Linear(channels, 2 * token_dim)
         self.token_reader = nn.Sequential(
@@ -256,7 +259,9 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         memory = _resized(maps[2], _MEMORY_SIZE).flatten(2).transpose(1, 2)
 
         answers = self.label_head(self.label_queries(memory, self.position)) + self.label_bias
+        mask_logits = self.mask_head(maps[0])
         logits, severities = answers.unbind(-1)
+        logits = logits + self.evidence_scale * self._evidence(mask_logits)
         mean, log_variance = self.to_bottleneck(self.token_queries(memory, self.position)).chunk(2, dim=-1)
         log_variance = log_variance.clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         tokens = mean
@@ -266,7 +271,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         return ManifestationOutput(
             logits=logits / self.temperature,
             severities=severities.sigmoid(),
-            mask_logits=self.mask_head(maps[0]),
+            mask_logits=mask_logits,
             tokens=tokens,
             token_mean=mean,
             token_log_variance=log_variance,
@@ -274,6 +279,17 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
             token_severities=token_severities.sigmoid(),
             features=maps[-1].mean((2, 3)),
         )
+
+    def _evidence(self, mask_logits: torch.Tensor) -> torch.Tensor:
+        """The strongest place of each label's sign on its side, `[B, L]`; the patient's left is on the crop's right."""
+        coarse = F.avg_pool2d(mask_logits, 4)
+        right, left = (half.amax((2, 3)) for half in coarse.chunk(2, dim=3))
+        halves = {"left": left, "right": right, "": torch.maximum(left, right)}
+        columns = []
+        for label in self.config.labels:
+            name, _, side = label.partition(":")
+            columns.append(halves[side][:, self.config.manifestations.index(name)])
+        return torch.stack(columns, 1)
 
     @torch.no_grad()
     def describe(self, images: torch.Tensor) -> list[list[Reading]]:
