@@ -204,7 +204,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         self.vision: Any = _create_tower(tower)
         self.pyramid = _Pyramid(self._widths(), channels)
         self.mask_head = nn.Conv2d(channels // 4, len(manifestations), 1)
-        nn.init.constant_(self.mask_head.bias, _RARE)
+        self.mask_head.bias = nn.Parameter(torch.full((len(manifestations),), _RARE))
         self.label_queries = _Queries(len(labels), channels)
         self.label_head = nn.Linear(channels, 2)
         self.label_bias = nn.Parameter(torch.tensor([_RARE, 0.0]).repeat(len(labels), 1))
