@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..manifestations.taxonomy import Finding, with_implied
 from .signs import SIMULATORS, Change, SignNotVisibleError
-from .signs.canvas import Canvas, check_landmarks
+from .signs.canvas import Canvas, check_landmarks, ellipse
 
 __all__ = ["SignNotVisibleError", "Simulation", "simulate"]
 
@@ -97,8 +97,7 @@ def _mask(canvas: Canvas, change: Change) -> np.ndarray:
     difference = cv2.cvtColor(change.image, cv2.COLOR_RGB2LAB) - canvas.lab
     distance = gaussian_filter(np.linalg.norm(difference, axis=-1), 0.8 * canvas.px)
     mask = (distance >= _JUST_NOTICEABLE).astype(np.uint8)
-    width = 2 * round(1.5 * canvas.px) + 1
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))) > 0
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, ellipse(1.5 * canvas.px)) > 0
 
 
 def _apply(canvas: Canvas, change: Change, mask: np.ndarray, confined: bool) -> Canvas:

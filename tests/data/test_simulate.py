@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medeid.data.signs import SIMULATORS
+from medeid.data.signs import SIMULATORS, Stage
 from medeid.data.simulate import SignNotVisibleError, simulate
 from medeid.faces.mesh import LEFT_EYE, region_mask
 from medeid.manifestations.taxonomy import TAXONOMY, Finding
@@ -70,6 +70,24 @@ def test_works_at_512_px(name, light_face):
     large = simulate(image, light_face[1], [one_side(name)], np.random.default_rng(1))
     assert large.masks.shape == (len(large.findings), 512, 512)
     assert large.masks[0].mean() == pytest.approx(small.masks[0].mean(), rel=0.5, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_face_that_is_partly_out_of_the_picture_is_painted_or_refused(name, light_face):
+    aside = np.array([95, 100])
+    image, landmarks = np.roll(light_face[0], aside[::-1], (0, 1)), light_face[1].copy()
+    landmarks[:, :2] += aside
+    finding = Finding(name, "left" if "left" in TAXONOMY[name].sides else "both", 1.0)
+    try:
+        result = paint((image, landmarks), finding)
+    except SignNotVisibleError:
+        return
+    assert result.masks[0].any() and np.isfinite(result.landmarks).all()
+
+
+def test_what_moves_the_face_comes_before_what_lies_on_it():
+    moving = [name for name, row in TAXONOMY.items() if "geometry" in row.channels]
+    assert max(SIMULATORS[name][0] for name in moving) < Stage.TONE
 
 
 def test_findings_are_painted_together_and_implied_ones_added(light_face):

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ...faces.mesh import INNER_LIPS, MIRROR
+from ...faces.mesh import MIRROR
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas, smoothstep
+from .canvas import Canvas, ellipse, smoothstep
 from .registry import SignNotVisibleError
 
 # A point of the mesh, or one beside it: index, then steps to the image's right and downwards in inter-ocular distances
@@ -105,32 +105,26 @@ def bearing_skin(canvas: Canvas, lips: bool = False) -> np.ndarray:
     """
     shaded = np.maximum.reduce(
         [canvas.polygon(outline(canvas, _ORBIT, "left")), canvas.polygon(outline(canvas, _ORBIT, "right")),
-         _grown(canvas.region("nose"), 4 * canvas.px)]
+         cv2.dilate(canvas.region("nose"), ellipse(4 * canvas.px))]
     )  # fmt: skip
     base = canvas.skin_lab[0]
     not_black = smoothstep(canvas.lab[..., 0], 0.2 * base, 0.4 * base)
     shaded = shaded * not_black
-    closed = cv2.morphologyEx(canvas.skin, cv2.MORPH_CLOSE, _disc(8 * canvas.px))
+    closed = cv2.morphologyEx(canvas.skin, cv2.MORPH_CLOSE, ellipse(8 * canvas.px))
     bright = closed * canvas.region("skin") * smoothstep(canvas.lab[..., 0], base, base + 6)
     skin = np.maximum.reduce([canvas.skin, shaded, bright])
     mouth = canvas.region("lips")
     if lips:
-        opening = canvas.polygon(canvas.points[list(INNER_LIPS)])
-        skin = np.maximum(skin, _grown(mouth, 1.5 * canvas.px) * not_black) * (1.0 - opening)
+        vermilion = cv2.dilate(mouth, ellipse(1.5 * canvas.px)) * not_black
+        skin = np.maximum(skin, vermilion) * (1.0 - canvas.mouth())
     else:
         skin = skin * (1.0 - mouth)
     return skin * (1.0 - canvas.aperture("left")) * (1.0 - canvas.aperture("right"))
 
 
-def _disc(radius: float) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius) + 1,) * 2)
-
-
-def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.dilate(mask, _disc(radius))
-
-
 def check_visible(canvas: Canvas, amount: np.ndarray, title: str) -> None:
     """Raises `SignNotVisibleError` if less than a hundredth of a square inter-ocular distance bears the sign."""
     if float(amount.sum()) < 0.01 * canvas.iod**2:
-        raise SignNotVisibleError(f"{title} needs skin that hair hides or that is turned out of sight.")
+        raise SignNotVisibleError(
+            f"{title} would hardly be seen: the skin that it needs is hidden or turned out of sight, or it is too mild."
+        )

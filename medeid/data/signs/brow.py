@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas, EyeSide, smoothstep
+from .canvas import Canvas, EyeSide, ellipse, smoothstep
 from .registry import Change, SignNotVisibleError, Stage, simulates
 from .textures import averaged, noise
 
@@ -67,11 +67,11 @@ def bare_brow(canvas: Canvas, side: EyeSide) -> BareBrow:
     known = skin * (1.0 - zone) + 1e-4
     base = _carried_on(canvas, image, known, zone > 0.02)
     darkness = cv2.cvtColor(base, cv2.COLOR_RGB2LAB)[..., 0] - canvas.lab[window][..., 0]
-    inside = canvas.region("left_brow" if side == "left" else "right_brow")[window]
+    inside = canvas.brow(side)[window]
     hair = zone * smoothstep(gaussian_filter(darkness, 0.5 * canvas.px), 1.5, 5.0)
     hair = _touching(hair, inside)
     bare = base + _grain(canvas, image, known, zone)
-    cover = gaussian_filter(cv2.dilate(hair, _disc(canvas.px)), 0.6 * canvas.px)[..., None]
+    cover = gaussian_filter(cv2.dilate(hair, ellipse(canvas.px)), 0.6 * canvas.px)[..., None]
 
     result = canvas.image.copy()
     hairs, along = np.zeros_like(canvas.skin), np.zeros_like(canvas.skin)
@@ -104,7 +104,7 @@ def brow_alopecia(canvas: Canvas, side: Side, severity: float, rng: np.random.Ge
     lost = smoothstep(rank, reached + softness / 2, reached - softness / 2)
     # Some hairs are always spared, and those are thin. No edge is sharper than the photo.
     lost = gaussian_filter(lost * (1.0 - 0.3 * smoothstep(strands, 1.0, 2.5)), 0.6 * canvas.px)
-    grown = cv2.dilate(bare.hair, _disc(canvas.px))
+    grown = cv2.dilate(bare.hair, ellipse(canvas.px))
     image = canvas.image + lost[..., None] * (bare.image - canvas.image)
     return Change(image, grown * gaussian_filter(lost, canvas.px))
 
@@ -144,8 +144,8 @@ def _zone(canvas: Canvas, side: EyeSide) -> np.ndarray:
     outer = points[[0, 9]].mean(0)
     tail = outer + 0.05 * canvas.iod * (outer - points[[1, 8]].mean(0)) / np.linalg.norm(outer - points[[1, 8]].mean(0))
     contour = np.concatenate([points, tail[None]])
-    zone = cv2.dilate(canvas.polygon(contour), _disc(4.5 * canvas.px))
-    lid = cv2.dilate(canvas.aperture(side), _disc(3.5 * canvas.px))
+    zone = cv2.dilate(canvas.polygon(contour), ellipse(4.5 * canvas.px))
+    lid = cv2.dilate(canvas.aperture(side), ellipse(3.5 * canvas.px))
     return np.clip(gaussian_filter(zone * (1.0 - lid), 0.8 * canvas.px), 0.0, 1.0)
 
 
@@ -159,8 +159,10 @@ def _along(canvas: Canvas, middle: np.ndarray, window: tuple[slice, slice]) -> n
 
 
 def _window(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return tuple(slice(max(int(k[0]) - margin, 0), int(k[-1]) + margin + 1) for k in (rows, columns))  # type: ignore
+    """Rows and columns of a mask and of `margin` pixels around it."""
+    at = np.argwhere(mask)
+    (top, left), (bottom, right) = np.maximum(at.min(0) - margin, 0), at.max(0) + margin + 1
+    return slice(top, min(bottom, mask.shape[0])), slice(left, min(right, mask.shape[1]))
 
 
 def _carried_on(canvas: Canvas, image: np.ndarray, known: np.ndarray, hole: np.ndarray) -> np.ndarray:
@@ -205,7 +207,7 @@ def _touching(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
 
 def _grain(canvas: Canvas, image: np.ndarray, known: np.ndarray, zone: np.ndarray) -> np.ndarray:
     """Pores and grain for the bare skin: those of a piece of skin above or below, moved over."""
-    clear = cv2.erode(known, _disc(2.5 * canvas.px)) > 0.9
+    clear = cv2.erode(known, ellipse(2.5 * canvas.px)) > 0.9
     detail = image - averaged(image, known, 1.6 * canvas.px)
     if clear.sum() < 50:
         return np.zeros_like(image)
@@ -218,7 +220,3 @@ def _grain(canvas: Canvas, image: np.ndarray, known: np.ndarray, zone: np.ndarra
     loose = detail[clear]
     donor[~present] = loose[np.arange((~present).sum()) * 7919 % len(loose)]
     return np.clip(donor, -limit, limit)
-
-
-def _disc(radius: float) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius) + 1,) * 2)

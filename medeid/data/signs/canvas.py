@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from ...faces.mesh import (
     CHIN,
     FOREHEAD,
+    INNER_LIPS,
     LANDMARK_SIZE,
     LEFT_BROW,
     LEFT_EYE,
@@ -58,6 +59,11 @@ def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
     """0 below `low`, 1 above `high`, smooth in between; falling if `low` > `high`."""
     t = np.clip((value - low) / ((high - low) or 1e-6), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
+
+
+def ellipse(radius: float) -> np.ndarray:
+    """A round structuring element for OpenCV's morphology, `radius` pixels to either side."""
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(radius) + 1,) * 2)
 
 
 @dataclass(frozen=True)
@@ -269,13 +275,12 @@ class Canvas:
         chin_v = float(self.uv[tuple(self._pixel(self.points[CHIN])[::-1])][1])
         neck = smoothstep(np.abs(u), 0.62, 0.52) * smoothstep(v, chin_v - 0.25, chin_v - 0.1)
         ears = smoothstep(np.abs(u), 1.0, 0.9) * smoothstep(np.abs(v - 0.25), 0.4, 0.3)
-        grown = cv2.dilate(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(3 * self.px) + 1,) * 2))
-        return np.maximum.reduce([grown, neck, ears])
+        return np.maximum.reduce([cv2.dilate(face, ellipse(3 * self.px)), neck, ears])
 
     def _pixel(self, point: np.ndarray) -> np.ndarray:
         return np.clip(np.rint(point), 0, self.size - 1).astype(int)
 
-    # Eyes
+    # Eyes, brows, mouth
 
     def eye(self, side: EyeSide) -> Eye:
         contour, iris = (LEFT_EYE, LEFT_IRIS) if side == "left" else (RIGHT_EYE, RIGHT_IRIS)
@@ -286,14 +291,13 @@ class Canvas:
         """float32 [10, 2]: upper edge inwards, lower edge back."""
         return self.points[list(LEFT_BROW if side == "left" else RIGHT_BROW)]
 
+    def brow(self, side: EyeSide) -> np.ndarray:
+        """The brow, as its contour has it."""
+        return self.region("left_brow" if side == "left" else "right_brow")
+
     def aperture(self, side: EyeSide) -> np.ndarray:
         """What is seen between the lids."""
         return self.region("left_eye" if side == "left" else "right_eye")
-
-    def iris(self, side: EyeSide) -> np.ndarray:
-        """The visible part of iris and pupil."""
-        eye = self.eye(side)
-        return self.aperture(side) * self.disc(eye.centre, eye.radius)
 
     def sclera(self, side: EyeSide) -> np.ndarray:
         """The visible white of the eye, without the lashes' shadow."""
@@ -306,6 +310,10 @@ class Canvas:
         lightness = self.lab[..., 0]
         bright = np.percentile(lightness[inside], 80)
         return white * smoothstep(lightness, 0.38 * bright, 0.6 * bright)
+
+    def mouth(self) -> np.ndarray:
+        """The opening between the lips, with teeth and tongue."""
+        return self.polygon(self.points[list(INNER_LIPS)])
 
 
 def check_landmarks(landmarks: np.ndarray) -> None:

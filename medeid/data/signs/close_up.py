@@ -12,12 +12,12 @@ from scipy.ndimage import gaussian_filter
 
 from ...manifestations.taxonomy import Side
 from .canvas import Canvas, EyeSide, smoothstep
+from .eyeball import IRIS_RADIUS, check_in_sight
 
 Lid = Literal["upper", "lower"]
 
 _MAGNIFICATION = 4  # of a 256 px crop; a larger one shows more by itself
 _FINEST_STROKE = 1.4  # fine pixels
-_CORNEA_MM = 11.7  # horizontal diameter of the visible iris; Rüfer et al., "White-to-white corneal diameter", 2005
 _LIMBUS_WIDTH = 0.16  # of the radius, to either side: how far the step from iris to white is spread
 _PUPIL_WIDTH = 0.14
 _PUPIL_CONTRAST = 8.0  # in lightness
@@ -37,11 +37,21 @@ class CloseUp:
             The face.
         side (`str`):
             `"left"` or `"right"`, the patient's own.
+
+    Attributes:
+        centre (`np.ndarray`): float [2], the middle of the iris in pixels of the picture.
+        radius (`float`): of the iris, in pixels of the picture.
+        mm (`float`): Pixels of the picture in a millimetre.
+        nasal, down (`np.ndarray`): float [2], the unit vectors of x and y in the picture.
+
+    Raises:
+        `SignNotVisibleError`: if the eye is turned out of sight.
     """
 
     def __init__(self, canvas: Canvas, side: Side):
         if side == "both":
             raise ValueError("`side` must be 'left' or 'right', but is 'both'. Look at one eye at a time.")
+        check_in_sight(canvas, side)
         self.canvas = canvas
         self._scale = max(2, round(_MAGNIFICATION / canvas.px))
         eye = canvas.eye(side)
@@ -59,12 +69,12 @@ class CloseUp:
         self._from_lid: dict[Lid, np.ndarray] = {}
         self.centre, self.radius = eye.centre, eye.radius
         self.centre, self.radius = self._fit_limbus()
-        self.mm = 2 * self.radius / _CORNEA_MM
+        self.mm = self.radius / IRIS_RADIUS
 
     @property
     def cornea(self) -> float:
         """Radius of the limbus in millimetres."""
-        return _CORNEA_MM / 2
+        return IRIS_RADIUS
 
     # Place
 
@@ -203,7 +213,7 @@ class CloseUp:
         weight = weight / max(float(weight.sum()), 1e-6)
         x, y = (np.arange(low, high) for low, high in zip(self._low, self._high, strict=True))
         place = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-        place = np.clip(self.to_mm(place) / _CORNEA_MM, -1.2, 1.2)
+        place = np.clip(self.to_mm(place) / (2 * IRIS_RADIUS), -1.2, 1.2)
         ratio = self.canvas.image[self._window].mean(-1).ravel() / self.white_colour.mean() - 1.0
         normal = place.T @ (place * weight[:, None]) + np.diag([0.1, 0.04])
         slope = np.linalg.solve(normal, place.T @ (weight * ratio))

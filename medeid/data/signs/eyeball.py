@@ -14,7 +14,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 
-from .canvas import Canvas, EyeSide, smoothstep
+from .canvas import Canvas, EyeSide, ellipse, smoothstep
 from .registry import SignNotVisibleError
 
 IRIS_RADIUS = 5.85  # mm
@@ -25,6 +25,7 @@ _ZOOM = 4  # work px of a pixel of the 256 px crop
 _BACK_PROJECTIONS = 3
 _SMALLEST_APERTURE = 0.12  # of the width of the eye
 _SMALLEST_WIDTH = 0.17  # of the inter-ocular distance
+_SMALLEST_IRIS = 0.02  # its radius, of the inter-ocular distance: a third of what it is
 _DARK = 0.45  # of the skin's lightness; no shadow on a lower lid is as deep
 
 _RIM = 0.5  # mm within the limbus, where the colours of the iris end
@@ -63,8 +64,7 @@ class EyeLayers:
 
     def __init__(self, canvas: Canvas, side: EyeSide, above: float = 2.0):
         eye, brow = canvas.eye(side), canvas.brow_points(side)
-        if eye.width < _SMALLEST_WIDTH * canvas.iod:
-            raise SignNotVisibleError(f"The {side} eye is turned out of sight.")
+        check_in_sight(canvas, side)
         if eye.aperture < _SMALLEST_APERTURE * eye.width:
             raise SignNotVisibleError(f"The {side} eye is closed; this sign needs it open.")
         if (eye.contour < 1).any() or (eye.contour > canvas.size - 2).any():
@@ -325,8 +325,7 @@ class EyeLayers:
         middle, high = np.percentile(self._lightness[inside], [50, 75])
         bright = self._lightness > middle + max(14.0, 2.5 * (high - middle))
         bright &= (self._from_iris < radius - 0.8 * self.mm) & (self.y > self.upper_edge - 0.6 * self.mm)
-        width = 2 * round(0.6 * self.mm) + 1
-        grown = cv2.dilate(bright.astype(np.float32), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+        grown = cv2.dilate(bright.astype(np.float32), ellipse(0.6 * self.mm))
         return cv2.GaussianBlur(grown, (0, 0), 0.25 * self.mm)
 
     @cached_property
@@ -371,6 +370,13 @@ class EyeLayers:
         lag = shift * (_GLINT_DEPTH / IRIS_DEPTH)
         glint = self.sample(self.glint, self.x - lag[0], self.y - lag[1]) if shift.any() else self.glint
         return np.clip(whole + glint * cover[..., None], 0.0, 1.0)
+
+
+def check_in_sight(canvas: Canvas, side: EyeSide) -> None:
+    """Raises `SignNotVisibleError` if an eye, open or closed, is turned out of sight."""
+    eye = canvas.eye(side)
+    if eye.width < _SMALLEST_WIDTH * canvas.iod or eye.radius < _SMALLEST_IRIS * canvas.iod:
+        raise SignNotVisibleError(f"The {side} eye is turned out of sight.")
 
 
 def _lightness_below(canvas: Canvas, margin: np.ndarray, mm: float) -> float:

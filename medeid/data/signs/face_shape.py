@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from ...faces.mesh import LEFT_EYE, OVAL, RIGHT_EYE
 from ...manifestations.taxonomy import Side
-from .areas import Stop, inside
+from .areas import Stop, inside, off_midline
 from .canvas import Canvas, EyeSide, smoothstep
 from .eye_pose import Pose, PosedEye
 from .eyeball import EyeLayers
@@ -166,9 +166,8 @@ def _nasolabial(canvas: Canvas, side: EyeSide) -> np.ndarray:
 
 def _half_forehead(canvas: Canvas, side: EyeSide) -> np.ndarray:
     """The half of the forehead above the brow, fading at the midline."""
-    u, v = canvas.uv[..., 0], canvas.uv[..., 1]
-    half = smoothstep(u if side == "left" else -u, 0.0, 0.12)
-    return half * smoothstep(v, -0.12, -0.2) * canvas.region("face")
+    half = smoothstep(off_midline(canvas, side), 0.0, 0.12)
+    return half * smoothstep(canvas.uv[..., 1], -0.12, -0.2) * canvas.region("face")
 
 
 def _mouth_fall(canvas: Canvas, side: EyeSide, amount: float, rng: np.random.Generator) -> Warp:

@@ -6,13 +6,14 @@ On the crop 1 px of 256 is about 1 mm, as the outer corners of the eyes are abou
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from ...manifestations.taxonomy import Side
 from .areas import off_midline
 from .canvas import Canvas, smoothstep
 from .pigments import HAEMOGLOBIN, MELANIN, absorb, cover, emboss
 from .registry import Change, SignNotVisibleError, Stage, simulates
-from .textures import blurred, bumps, noise, ragged, scatter
+from .textures import bumps, noise, ragged, scatter
 
 _DENSE = (0.85, 0.95, 1.0)  # pigment packed so densely that it swallows red light, too
 
@@ -48,7 +49,7 @@ def acne(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator) 
     image = absorb(canvas.image, (HAEMOGLOBIN, red), (MELANIN, brown))
     image = emboss(image, canvas.px * 0.55 * (papules + pustules), canvas.light, gloss=0.5)
     tops = bumps(canvas, places[kind == 2], 0.55 * radii[kind == 2], 0.7)
-    image = cover(image, (min(canvas.skin_lab[0] + 12, 86), 4, 24), 0.75 * tops)
+    image = cover(image, (min(canvas.skin_lab[0] + 12, 86), 4, 24), 0.75 * tops, 4.0 * canvas.px)
     area = np.maximum.reduce([comedones, papules, pustules, marks, halo]) * 2.0
     return Change(image, np.clip(area, 0, 1))
 
@@ -62,7 +63,7 @@ def _acne_kinds(severity: float) -> np.ndarray:
 def _place_of_lesion(canvas: Canvas, side: Side, radius: float, rng: np.random.Generator) -> np.ndarray:
     """A place float32 [2] on the skin of one side with `radius` pixels of skin around it."""
     face = canvas.region("skin") * (canvas.skin > 0.85)
-    free = blurred(face, 0.5 * radius) * smoothstep(off_midline(canvas, side), 0.02, 0.08)
+    free = gaussian_filter(face, 0.5 * radius) * smoothstep(off_midline(canvas, side), 0.02, 0.08)
     v = canvas.uv[..., 1]
     places = scatter(np.where(free > 0.97, smoothstep(v, -0.75, -0.4), 0.0), 1, 0.0, rng)
     if len(places) == 0:
@@ -83,7 +84,7 @@ def naevus(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator
     image = absorb(canvas.image, (MELANIN, 0.75 * nests), (_DENSE, 0.45 * nests), (HAEMOGLOBIN, 0.04 * shape))
     if rng.random() < 0.6:
         dome = np.sqrt(np.clip(distance / radius, 0.0, 1.0)) * radius * rng.uniform(0.2, 0.45)
-        image = emboss(image, blurred(dome, 0.5 * canvas.px), canvas.light, gloss=0.25)
+        image = emboss(image, gaussian_filter(dome, 0.5 * canvas.px), canvas.light, gloss=0.25)
     return Change(image, np.clip(1.4 * shape, 0, 1))
 
 
@@ -110,6 +111,6 @@ def seborrhoeic_keratosis(canvas: Canvas, side: Side, severity: float, rng: np.r
     pits = bumps(canvas, plugs, np.full(len(plugs), 0.7 * canvas.px))
     brown = shape * np.clip(rng.uniform(0.18, 0.42) * (1.0 + 0.2 * grain), 0.05, None) + 0.12 * pits * shape
     image = absorb(dull, (MELANIN, 0.8 * brown), (_DENSE, 0.4 * brown))
-    height = blurred(shape**2 * (0.3 + 0.15 * severity) * (1.0 + 0.15 * grain) - 0.1 * pits, 0.7 * canvas.px)
+    height = gaussian_filter(shape**2 * (0.3 + 0.15 * severity) * (1.0 + 0.15 * grain) - 0.1 * pits, 0.7 * canvas.px)
     image = emboss(image, canvas.px * height * (shape > 0), canvas.light)
     return Change(image, np.clip(1.2 * shape, 0, 1))

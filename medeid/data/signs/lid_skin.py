@@ -208,9 +208,7 @@ def xanthelasma(canvas: Canvas, side: Side, severity: float, rng: np.random.Gene
         offset = np.stack([eye.xy[..., 0] - x, eye.from_lid(lid) - depth]) / half[:, None, None]
         edge = (1.0 - np.hypot(*offset)) * half[1] + 0.28 * wavy
         plaques = np.maximum(plaques, smoothstep(edge, -0.3, 0.4))
-    area = eye.shrink(plaques * (1.0 - eye.between_lids)) * (
-        1.0 - canvas.region("left_brow" if eye.side == "left" else "right_brow")
-    )
+    area = eye.shrink(plaques * (1.0 - eye.between_lids)) * (1.0 - canvas.brow(eye.side))
     if not (area > 0.5).any():
         raise SignNotVisibleError(f"The inner lids of the {side} eye are out of sight; xanthelasma needs them.")
     lab = _local_lab(canvas, area)

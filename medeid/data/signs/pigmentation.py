@@ -150,7 +150,7 @@ def _depigment(canvas: Canvas, image: np.ndarray, loss: np.ndarray, white_hair: 
     tint = np.clip(light / (base * shade[:, None]), 0.25, 4.0)
     # Gloss is the same on bare skin, so contrast falls; hair keeps its colour unless it went white.
     dark = float(smoothstep(np.array(canvas.ita), 45.0, -10.0))
-    brows = np.maximum(canvas.region("left_brow"), canvas.region("right_brow"))[touched]
+    brows = np.maximum(canvas.brow("left"), canvas.brow("right"))[touched]
     hair = np.where(brows > 0, smoothstep(shade, 0.55, 0.3), smoothstep(shade, 0.25, 0.12))
     contrast = (0.95 - 0.38 * dark) * (1.0 - 0.7 * white_hair * hair * brows)
     new = bare * shade[:, None] ** contrast[:, None] * tint**0.6

@@ -64,7 +64,7 @@ def absorb(image: np.ndarray, *layers: tuple[Pigment, np.ndarray]) -> np.ndarray
     return result
 
 
-def cover(image: np.ndarray, lab: tuple[float, float, float], alpha: np.ndarray, softness: float = 4.0) -> np.ndarray:
+def cover(image: np.ndarray, lab: tuple[float, float, float], alpha: np.ndarray, softness: float) -> np.ndarray:
     """Lays a deposit of a given colour (pus, crust, fat, scar) over the skin, lit as the skin beneath it.
 
     Args:
@@ -74,7 +74,7 @@ def cover(image: np.ndarray, lab: tuple[float, float, float], alpha: np.ndarray,
             CIELAB of the deposit in the mean light of its place.
         alpha (`np.ndarray`):
             float32 [S, S] in [0, 1]: how opaque it is.
-        softness (`float`, *optional*, defaults to 4.0):
+        softness (`float`):
             Details of the skin smaller than this many pixels are covered, larger shades stay.
 
     Returns:

@@ -10,7 +10,7 @@ from .areas import Stop, bearing_skin, check_visible, half, inside, lids, off_mi
 from .canvas import Canvas, smoothstep
 from .pigments import DEOXYHAEMOGLOBIN, HAEMOGLOBIN, HAEMOSIDERIN, MELANIN, absorb, cover, emboss
 from .registry import Change, Stage, simulates
-from .textures import bumps, noise, scatter, vessels
+from .textures import bumps, domes, noise, scatter, vessels
 
 
 def _redden(canvas: Canvas, image: np.ndarray, density: np.ndarray, blue: float = 0.0) -> np.ndarray:
@@ -26,19 +26,6 @@ def _redden(canvas: Canvas, image: np.ndarray, density: np.ndarray, blue: float 
         (DEOXYHAEMOGLOBIN, density * blue),
         (MELANIN, density * 0.5 * dark),
     )
-
-
-def _domes(canvas: Canvas, places: np.ndarray, radii: np.ndarray, steepness: float = 2.0) -> np.ndarray:
-    """Round elevations float32 [S, S] from 0 to 1: 1 rises from the skin at an edge, 2 without one."""
-    result = np.zeros((canvas.size, canvas.size), np.float32)
-    for place, radius in zip(places, radii, strict=True):
-        x0, y0 = np.floor(place - radius).astype(int).clip(0)
-        x1, y1 = np.ceil(place + radius + 1).astype(int)
-        y, x = np.ogrid[y0 : min(y1, canvas.size), x0 : min(x1, canvas.size)]
-        share = np.clip(1.0 - ((x - place[0]) ** 2 + (y - place[1]) ** 2) / radius**2, 0.0, 1.0)
-        part = result[y0:y1, x0:x1]
-        np.maximum(part, share**steepness, out=part)
-    return result
 
 
 # Rosacea
@@ -117,7 +104,7 @@ def _papules(
     places, radii, pus = places[:count], radii[:count], pus[:count]
     halo = bumps(canvas, places, 2.0 * radii, softness=1.0)
     image = _redden(canvas, image, halo * (0.12 + 0.10 * severity), blue=0.1)
-    image = emboss(image, _domes(canvas, places, 1.6 * radii) * 0.55 * canvas.px, canvas.light, gloss=0.05)
+    image = emboss(image, domes(canvas, places, 1.6 * radii) * 0.55 * canvas.px, canvas.light, gloss=0.05)
     heads = bumps(canvas, places[pus], 0.55 * radii[pus], softness=0.8)
     image = cover(image, (min(canvas.skin_lab[0] + 10.0, 88.0), 6.0, 24.0), 0.7 * heads, 4.0 * canvas.px)
     return image, halo
@@ -306,7 +293,7 @@ def herpes_zoster(canvas: Canvas, side: Side, severity: float, rng: np.random.Ge
 
 def _ground(canvas: Canvas, groups: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """The red ground under and between the groups."""
-    field = np.full((canvas.size, canvas.size), -1.0, np.float32)
+    field: np.ndarray = np.full((canvas.size, canvas.size), -1.0, np.float32)
     radii = rng.uniform(0.09, 0.15, _MOST_GROUPS) * canvas.iod * (0.85 + 0.25 * severity)
     for group, radius in zip(groups, radii, strict=False):
         field = np.maximum(field, 1.0 - canvas.distance(group) / radius)
@@ -336,8 +323,8 @@ def _vesicles(
     whole, cloudy, dented = age < 0.75, age > 0.4, rng.random(len(places)) < 0.25
     lightness, a, b = canvas.skin_lab
     image = _redden(canvas, image, bumps(canvas, places, 1.6 * radii, softness=0.9) * 0.10, blue=0.2)
-    height = _domes(canvas, places[whole], 1.1 * radii[whole], steepness=1.0) * 0.55 * canvas.px
-    height -= _domes(canvas, places[whole & dented], 0.5 * radii[whole & dented]) * 0.5 * canvas.px
+    height = domes(canvas, places[whole], 1.1 * radii[whole], steepness=1.0) * 0.55 * canvas.px
+    height -= domes(canvas, places[whole & dented], 0.5 * radii[whole & dented]) * 0.5 * canvas.px
     clear, pus = (
         bumps(canvas, places[kind], 0.9 * radii[kind], softness=0.9) for kind in (whole & ~cloudy, whole & cloudy)
     )

@@ -117,7 +117,7 @@ def scar(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator) 
     return _drawn(canvas, image, trace, look, rng)
 
 
-@simulates("cleft_lip_scar", Stage.LESION)
+@simulates("cleft_lip_scar", Stage.FACE_SHAPE)
 def cleft_lip_scar(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator) -> Change:
     """A mended cleft of the lip on one side.
 
@@ -181,7 +181,7 @@ def _look(canvas: Canvas, severity: float, rng: np.random.Generator) -> _Look:
 
 def _place(canvas: Canvas, side: EyeSide, severity: float, rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """A line over visible skin, float32 [N, 2] in pixels, and the part of the face that it is on."""
-    brow = canvas.region("left_brow" if side == "left" else "right_brow")
+    brow = canvas.brow(side)
     skin = bearing_skin(canvas)
     half = half_of_face(canvas, side, softness=0.03) * (lids(canvas) < 0)
     away = gaussian_filter(skin, 3.0 * canvas.px) * half > 0.85
@@ -251,8 +251,8 @@ def _coordinates(canvas: Canvas, way: np.ndarray) -> tuple[np.ndarray, np.ndarra
     at, index = np.linspace(0, len(way) - 1, 160), np.arange(len(way))
     dense = np.stack([np.interp(at, index, way[:, k]) for k in range(2)], 1)
     margin = 12 * canvas.px
-    low = np.maximum(np.floor(dense.min(0) - margin), 0).astype(int)
-    high = np.minimum(np.ceil(dense.max(0) + margin) + 1, canvas.size).astype(int)
+    low = np.clip(np.floor(dense.min(0) - margin), 0, canvas.size - 1).astype(int)
+    high = np.clip(np.ceil(dense.max(0) + margin) + 1, low + 1, canvas.size).astype(int)
     y, x = np.mgrid[low[1] : high[1], low[0] : high[0]]
     distance = cdist(np.stack([x.ravel(), y.ravel()], 1), dense)
     across = np.full((canvas.size, canvas.size), margin, np.float32)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt
 
 from .canvas import Canvas, smoothstep
 
 _PLANE = 4.0  # inter-ocular distances covered by a noise plane; the crop sees less
 
 
-def noise(canvas: Canvas, scale: float, rng: np.random.Generator, octaves: int = 4, roughness: float = 0.5):
+def noise(
+    canvas: Canvas, scale: float, rng: np.random.Generator, octaves: int = 4, roughness: float = 0.5
+) -> np.ndarray:
     """Fractal noise on the face, turning with the head.
 
     Args:
@@ -43,10 +47,13 @@ def noise(canvas: Canvas, scale: float, rng: np.random.Generator, octaves: int =
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance to the border of a mask in pixels, positive inside; float32 [S, S]."""
+    """Distance to the border of a mask in pixels, positive inside; float32 [S, S].
+
+    Of an empty mask everything is a diagonal of the picture away.
+    """
     inside = mask > 0.5
     if not inside.any():
-        return np.full(mask.shape, -np.inf, np.float32)
+        return np.full(mask.shape, -np.hypot(*mask.shape), np.float32)
     inner, outer = distance_transform_edt(inside), distance_transform_edt(~inside)
     return np.where(inside, inner - 0.5, 0.5 - outer).astype(np.float32)
 
@@ -127,9 +134,9 @@ def vessels(
         rng (`np.random.Generator`):
             The source of randomness.
         branching (`float`, *optional*, defaults to 0.12):
-            Chance of a branch at each pixel of the way.
+            Chance of a branch at each step of the way, a pixel of the 256 px crop.
         wander (`float`, *optional*, defaults to 0.35):
-            How much the direction changes at each pixel of the way, in radians.
+            How much the direction changes at each step, in radians.
 
     Returns:
         `np.ndarray`: float32 [S, S] in [0, 1]: how much of a pixel is vessel.
@@ -145,9 +152,9 @@ def vessels(
         way = [place]
         while left > 0:
             heading += rng.normal(0.0, wander)
-            place = place + np.array([np.cos(heading), np.sin(heading)])
+            place = place + canvas.px * np.array([np.cos(heading), np.sin(heading)])
             way.append(place)
-            left -= 1.0
+            left -= canvas.px
             if rng.random() < branching and thick > 0.25 * width:
                 queue.append((place, heading + rng.choice([-1, 1]) * rng.uniform(0.4, 0.9), left * 0.7, thick * 0.65))
         strands.setdefault(round(thick, 3), []).append(np.array(way))
@@ -174,20 +181,42 @@ def bumps(canvas: Canvas, places: np.ndarray, radii: np.ndarray, softness: float
     Returns:
         `np.ndarray`: float32 [S, S] in [0, 1].
     """
+
+    def profile(distance: np.ndarray, radius: float) -> np.ndarray:
+        return smoothstep(distance, radius + 0.5, max(radius * (1 - softness) - 0.5, 0.0))
+
+    return _stamped(canvas, places, radii, profile)
+
+
+def domes(canvas: Canvas, places: np.ndarray, radii: np.ndarray, steepness: float = 2.0) -> np.ndarray:
+    """Round elevations: 1 at the top, 0 beyond the radius.
+
+    Args:
+        canvas, places, radii:
+            See `bumps`.
+        steepness (`float`, *optional*, defaults to 2.0):
+            1 rises from the skin at an edge, 2 without one.
+
+    Returns:
+        `np.ndarray`: float32 [S, S] in [0, 1].
+    """
+    return _stamped(
+        canvas, places, radii, lambda distance, radius: np.clip(1.0 - (distance / radius) ** 2, 0.0, 1.0) ** steepness
+    )
+
+
+def _stamped(
+    canvas: Canvas, places: np.ndarray, radii: np.ndarray, profile: Callable[[np.ndarray, float], np.ndarray]
+) -> np.ndarray:
+    """The highest of many round spots; a profile is a function of the distances from the middle and of the radius."""
     result = np.zeros((canvas.size, canvas.size), np.float32)
     for place, radius in zip(places, radii, strict=True):
         x0, y0 = np.floor(place - radius - 1).astype(int).clip(0)
         x1, y1 = np.ceil(place + radius + 2).astype(int)
         y, x = np.ogrid[y0 : min(y1, canvas.size), x0 : min(x1, canvas.size)]
-        spot = smoothstep(np.hypot(x - place[0], y - place[1]), radius + 0.5, max(radius * (1 - softness) - 0.5, 0.0))
         part = result[y0:y1, x0:x1]
-        np.maximum(part, spot, out=part)
+        np.maximum(part, profile(np.hypot(x - place[0], y - place[1]), float(radius)), out=part)
     return result
-
-
-def blurred(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur of `sigma` pixels."""
-    return gaussian_filter(mask.astype(np.float32), sigma)
 
 
 def averaged(image: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:

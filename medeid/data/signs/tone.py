@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
-from ...faces.mesh import INNER_LIPS, NOSE_TIP
+from ...faces.mesh import NOSE_TIP
 from ...manifestations.taxonomy import Side
 from .canvas import Canvas
 from .pigments import BILIRUBIN, DEOXYHAEMOGLOBIN, HAEMOGLOBIN, absorb
 from .registry import Change, SignNotVisibleError, Stage, simulates
-from .textures import blurred, noise
+from .textures import noise
 
 _DARK_GLASSES = 0.5  # of the skin's lightness: what is darker is no white of an eye
 
@@ -42,8 +43,7 @@ def flushing(canvas: Canvas, side: Side, severity: float, rng: np.random.Generat
 
 def _lips(canvas: Canvas) -> np.ndarray:
     """The red of the lips, without teeth and tongue."""
-    opening = canvas.polygon(canvas.points[list(INNER_LIPS)])
-    return blurred(canvas.region("lips") * (1.0 - opening), 0.8 * canvas.px)
+    return gaussian_filter(canvas.region("lips") * (1.0 - canvas.mouth()), 0.8 * canvas.px)
 
 
 @simulates("pallor", Stage.TONE)

@@ -98,7 +98,7 @@ class Warp:
         hull = cv2.convexHull(canvas.points[going].astype(np.float32)).reshape(-1, 2)
         coarse = (_LATTICE, _LATTICE)
         beyond = cv2.resize(canvas.polygon(hull), coarse, interpolation=cv2.INTER_AREA) < 0.5
-        column, row = np.clip(hull * _LATTICE / canvas.size, 0, _LATTICE - 1).astype(int).T
+        column, row = np.clip((hull + 0.5) * _LATTICE / canvas.size, 0, _LATTICE - 1).astype(int).T
         beyond[row, column] = False  # a hull may be too thin to show
         distance = cv2.distanceTransform(beyond.astype(np.uint8), cv2.DIST_L2, 5)
         limit = _BEYOND * reach * canvas.iod * _LATTICE / canvas.size
