@@ -240,6 +240,8 @@ def simulate(
     Writes images, masks and metadata.jsonl to OUT/train and OUT/validation, and
     the data card OUT/README.md, in the form of a Hugging Face imagefolder.
     No person is in both; in a folder of photos every face counts as a person.
+    The signs hide nobody: made of photos of patients, it is as sensitive as they
+    are. Names of photos are not in it, but those of aligned crops are (source).
     Each label (a sign on a side) leads equally many images.
     After an interruption the same command goes on where it was; the result is the
     same as without. A picture that cannot be read or shows no face is named, and
@@ -287,7 +289,11 @@ def filter_set(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the report.")] = Path("filter-report"),
     originals: Annotated[
         Path | None,
-        typer.Option(metavar="FACES", help="Photos of the patients: no picture may be too like one of them."),
+        typer.Option(
+            metavar="FACES",
+            help="Photos of the patients: no picture may be too like one of them. If there are several of a patient, "
+            "say whose they are in a metadata.jsonl (file_name, subject_id), or the limit gets too high.",
+        ),
     ] = None,
     far: Annotated[
         float,
@@ -307,8 +313,9 @@ def filter_set(
 
     Example: medeid filter patients/ --originals clinic/ -o report/
     """
-    if out.resolve().is_relative_to(dataset.resolve()):
-        raise _usage_error(f"-o {out}: lies in {dataset}, which is only read; choose another folder")
+    for folder in (dataset, originals):
+        if folder is not None and out.resolve().is_relative_to(folder.resolve()):
+            raise _usage_error(f"-o {out}: lies in {folder}, which is only read; choose another folder")
     _prepare_output(out)
     from .data.filters import run_filters  # imports torch: not for --help
 

@@ -328,6 +328,8 @@ def _check_folders(faces: Path, out: Path, jobs: int) -> None:
         raise ValueError(f"`jobs` must be at least 1, but is {jobs}.")
     if not faces.is_dir():
         raise ValueError(f"FACES {faces}: there is no such folder; give one with photos or aligned crops.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"OUT {out}: is a file; choose another name for the folder.")
     if faces.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"OUT {out}: lies inside of FACES, which is only read; choose another folder.")
     if not is_face_folder(faces) and not find_photos(faces):

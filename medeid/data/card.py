@@ -148,7 +148,7 @@ def _columns() -> str:
     rows = [
         ["`file_name`", "the picture, JPEG"],
         ["`mask_file_name`", "PNG of the same size: bit *i* of a pixel is set where finding *i* of the row covers it"],
-        ["`subject_id`, `source`", "whose face, and which source face"],
+        ["`subject_id`, `source`", "whose face, and which source face; of a photo a digest, never its file's name"],
         ["`findings`", "list of `manifestation`, `side` (the patient's own left or right, or both), `severity`"],
         ["`landmarks`", "478 points x, y, z of the face after the signs, in pixels of the crop at 256 px"],
         ["`seed`", "of the painting: with the source face and the findings it gives the same picture"],
@@ -231,7 +231,8 @@ _LIMITS = """\
 - Signs beyond medeid's taxonomy are not in it, and nobody has examined the healthy faces.
 - Skin tones are balanced as in the source faces. On dark skin redness, pallor and jaundice look different, and are
   harder to see.
-- The rights in the pictures are those in the source faces.
+- The rights in the pictures are those in the source faces. The signs hide nobody: whoever a source face shows can be
+  recognized in its pictures.
 """
 
 

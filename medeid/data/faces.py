@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -24,7 +26,7 @@ class FaceFolder:
             Keep the rows of this split.
 
     Raises:
-        ValueError: no metadata, no row of that split, or landmarks that do not match the metadata.
+        ValueError: no metadata, no row of that split, or landmarks that cannot be read or do not match the metadata.
     """
 
     def __init__(self, root: str | Path, split: str):
@@ -32,8 +34,8 @@ class FaceFolder:
         metadata = self.root / "metadata.jsonl"
         if not metadata.is_file():
             raise ValueError(f"`root` holds no metadata.jsonl: {self.root}. Give a folder in imagefolder style.")
-        rows = [json.loads(line) for line in metadata.read_text().splitlines() if line.strip()]
-        landmarks = np.load(self.root / "landmarks.npz")["landmarks"]
+        rows = [json.loads(line) for line in metadata.read_text("utf-8").splitlines() if line.strip()]
+        landmarks = _read_landmarks(self.root / "landmarks.npz")
         if len(landmarks) != len(rows):
             raise ValueError(f"landmarks.npz has {len(landmarks)} faces, but metadata.jsonl has {len(rows)} rows.")
         self.indices = np.array([i for i, row in enumerate(rows) if row["split"] == split], dtype=np.int64)
@@ -62,3 +64,14 @@ class FaceFolder:
         counts = Counter(keys)
         weights = np.array([counts[key] ** -power for key in keys])
         return weights / weights.sum()
+
+
+def _read_landmarks(path: Path) -> np.ndarray:
+    remedy = "Find the landmarks again."
+    try:
+        landmarks = np.load(path)["landmarks"]
+    except (BadZipFile, EOFError, IndexError, KeyError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path}: holds no readable array `landmarks` ({error!r}). {remedy}") from error
+    if landmarks.ndim != 3:
+        raise ValueError(f"{path}: `landmarks` must be [N, 478, 3], but is {list(landmarks.shape)}. {remedy}")
+    return landmarks

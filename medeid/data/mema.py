@@ -167,7 +167,7 @@ def load_mema(
 def _read_kept(path: Path, folder: Path, table_folder: Path) -> frozenset[str]:
     """Names relative to the table's folder, of a file with names relative to the data set's."""
     try:
-        names = path.read_text().splitlines()
+        names = path.read_text("utf-8").splitlines()
     except OSError as error:
         raise ValueError(f"`kept` cannot be read: {path} ({error.strerror}). Give the kept.txt of a report.") from error
     prefix = "".join(f"{part}/" for part in table_folder.relative_to(folder).parts)
@@ -249,7 +249,7 @@ def _build(
     if examples:
         parts.append(Dataset.from_list(examples, features=features))
     if not parts:
-        raise DataSetError(f"{source}: no row belongs to the split.")
+        raise DataSetError(f"{source}: no row is left.")
     return datasets.concatenate_datasets(parts).select_columns(list(features))
 
 
@@ -281,7 +281,8 @@ def _load_table(table: LabelTable, check: bool) -> Dataset:
             fail(place, table.spelling.column("subject_id"), problem)
         return _table_example(table, row, place, check) if table.is_wanted(row, place) else None
 
-    loaded = _build(table.rows(), example, _features(table.spelling), f"{table.path}, split {table.split!r}")
+    asked = f"{table.path}, split {table.split!r}" + (", of those in `kept`" if table.kept is not None else "")
+    loaded = _build(table.rows(), example, _features(table.spelling), asked)
     for place, subject in table.sibling_subjects():
         if subject in splits:
             problem = f"the subject is also in {table.path}. Put all of a subject into one split."

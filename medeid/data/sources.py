@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..clinical.images import ImageFileError, read_image
 from ..faces.mesh import LANDMARK_SIZE
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OnProgress = Callable[[int, int], None]  # done, of how many
 
 _NO_PHOTOS = {".csv", ".html", ".json", ".jsonl", ".md", ".npz", ".txt", ".tsv", ".xml", ".yaml", ".yml"}
+_SPLIT_NAME = re.compile(r"\w[\w.-]*")  # it becomes a folder of the set
 _VALIDATION_SHARE = 0.1
 # px of the photo that the square around a face must at least have on a side: a smaller one is a blur at any size.
 _MIN_SQUARE = 96
@@ -85,7 +86,7 @@ class SourceFaces:
         self._counts: dict[str, int] = {}
         done = 0
         for split in sorted({row["split"] for row in rows}, key=lambda split: (split != "train", split)):
-            folder = _open(self.root, split)
+            folder = FaceFolder(self.root, split)
             usable = np.zeros(len(folder), bool)
             for index, row in enumerate(folder.rows):
                 reason = self._why_not(folder, index)
@@ -132,9 +133,12 @@ class SourceFaces:
 
     def _why_not(self, folder: FaceFolder, index: int) -> str | None:
         try:
-            width, height = read_image(folder.root / folder.rows[index]["file_name"]).size
+            picture = read_image(folder.root / folder.rows[index]["file_name"])
         except ImageFileError as error:
             return str(error)
+        if picture.mode.startswith(("I", "F")):
+            return f"it has more than 8 bits a channel (mode {picture.mode}); convert it to 8-bit RGB"
+        width, height = picture.size
         if width != height:
             return f"it is {width} x {height} px, but an aligned crop is square; align it, or drop its row"
         try:
@@ -163,11 +167,11 @@ def read_metadata(root: Path) -> list[dict]:
     """The rows of a folder of faces.
 
     Raises:
-        ValueError: if a line is no JSON object with `file_name` and `split`; it names the line.
+        ValueError: if there is no row, or a line is no JSON object with `file_name` and `split`; it names the line.
     """
     path = root / "metadata.jsonl"
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -178,39 +182,76 @@ def read_metadata(root: Path) -> list[dict]:
             raise ValueError(
                 f"{path}, line {number}: must be a JSON object with `file_name` and `split`, both text; correct it."
             ) from None
+        if not _SPLIT_NAME.fullmatch(row["split"]):
+            problem = f"`split` must be a plain name such as train, but is {row['split']!r}; correct it"
+            raise ValueError(f"{path}, line {number}: {problem}.")
         rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: has no rows; write one for each crop, with `file_name` and `split`.")
     return rows
 
 
 def find_photos(root: Path) -> list[Path]:
-    """All files below a folder that may be pictures, in a fixed order; hidden ones and documents are left out."""
-    found = []
-    for path in root.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.is_file() and path.suffix and path.suffix.lower() not in _NO_PHOTOS and not hidden:
-            found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    """All files below a folder that may be pictures, in a fixed order; hidden ones and documents are left out.
+
+    Links to folders are followed, as a photo that is passed over is one that the privacy filter does not compare with.
+
+    Raises:
+        OSError: if a folder cannot be read.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_stop):
+        here = os.path.realpath(folder)
+        # The same folder by another link, which may lie inside of itself.
+        subfolders[:] = [] if here in seen else sorted(name for name in subfolders if not name.startswith("."))
+        if here not in seen:
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+        seen.add(here)
+    pictures = [path for path in found if path.is_file() and _may_be_picture(path)]
+    return sorted(pictures, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _stop(error: OSError) -> None:
+    raise error
+
+
+def _may_be_picture(path: Path) -> bool:
+    if path.suffix:
+        return path.suffix.lower() not in _NO_PHOTOS
+    try:
+        Image.open(path).close()
+    except UnidentifiedImageError:
+        return False
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return True  # why it cannot be used is told when it is read
+    return True
 
 
 def fingerprint(root: Path) -> str:
-    """What tells one folder of faces from another wherever it lies: a digest of its files' names and sizes."""
-    files = find_photos(root)
-    if is_face_folder(root):
-        files = [root / "landmarks.npz", root / "metadata.jsonl"]
-        files += [root / row["file_name"] for row in read_metadata(root)]
+    """What tells one folder of faces from another wherever it lies: a digest of its pictures' names and sizes.
+
+    Landmarks and metadata count byte by byte, as other ones may well have the same size.
+    """
     digest = hashlib.sha256()
+    if is_face_folder(root):
+        digest.update((root / "landmarks.npz").read_bytes())
+        digest.update((root / "metadata.jsonl").read_bytes())
+        files = [root / row["file_name"] for row in read_metadata(root)]
+    else:
+        files = find_photos(root)
     for path in files:
         size = path.stat().st_size if path.is_file() else -1
-        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\0".encode())
+        digest.update(os.fsencode(f"{path.relative_to(root).as_posix()}\0{size}\0"))
     return digest.hexdigest()[:16]
 
 
 def cut_faces(photos: list[Path], root: Path, target: Path, size: int, on_progress: OnProgress | None = None) -> None:
     """Finds, aligns and landmarks every face in photos, and writes them as a folder for [`SourceFaces`].
 
-    Every face becomes a subject of its own, named by a digest of its file, so that copies of a photo are one subject. A
-    tenth of the subjects, by their names, go to validation, the others to train. Photos that cannot be used are told in
-    `skipped.json`. If the folder is complete already, nothing is done.
+    Every face becomes a subject of its own, called by a digest of its file, so that copies of a photo are one subject;
+    the file's own name often is the patient's. A tenth of the subjects, by their digests, go to validation, the others
+    to train. Photos that cannot be used are told in `skipped.json`. If the folder is complete already, nothing is done.
 
     Args:
         photos (`list[Path]`):
@@ -252,9 +293,8 @@ def cut_faces(photos: list[Path], root: Path, target: Path, size: int, on_progre
         for number, (crop, points) in enumerate(faces, 1):
             file_name = f"{len(rows):06d}.png"
             Image.fromarray(crop).save(target / file_name, compress_level=1)
-            rows.append(
-                {"file_name": file_name, "source": _unique(photo.stem, taken), "subject_id": f"{digest}-{number}"}
-            )
+            subject = f"{digest}-{number}"
+            rows.append({"file_name": file_name, "source": _unique(subject, taken), "subject_id": subject})
             landmarks.append(points)
         if on_progress is not None:
             on_progress(done, len(photos))
@@ -320,16 +360,13 @@ def _splits(subjects: set[str]) -> dict[str, str]:
     return {subject: "validation" if rank < validation else "train" for rank, subject in enumerate(ranked)}
 
 
-def _open(root: Path, split: str) -> FaceFolder:
-    try:
-        return FaceFolder(root, split)
-    except (BadZipFile, EOFError, KeyError) as error:
-        problem = f"holds no readable array `landmarks` ({error!r}); find the landmarks again"
-        raise ValueError(f"{root / 'landmarks.npz'}: {problem}.") from error
-
-
 def _source(row: dict, name: str) -> Source:
-    return Source(name, str(row.get("subject_id", name)), row.get("sex"), row.get("group"))
+    return Source(name, _text(row.get("subject_id")) or name, _text(row.get("sex")), _text(row.get("group")))
+
+
+def _text(value: Any) -> str | None:
+    """An entry of the metadata, which may be a number; None where nothing is known."""
+    return None if value is None or value == "" else str(value)
 
 
 def _names(rows: list[dict]) -> dict[str, str]:
@@ -338,10 +375,10 @@ def _names(rows: list[dict]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {name: name for name in names}
 
 
-def _unique(stem: str, taken: set[str]) -> str:
-    """The stem, with a number if it is taken."""
-    name, number = stem, 2
+def _unique(subject: str, taken: set[str]) -> str:
+    """The subject; if it is taken, with what tells copies of a photo apart."""
+    name, number = subject, 2
     while name in taken:
-        name, number = f"{stem}-{number}", number + 1
+        name, number = f"{subject}-copy{number}", number + 1
     taken.add(name)
     return name

@@ -38,3 +38,17 @@ def test_a_folder_that_does_not_fit_is_an_error(root, tmp_path):
         FaceFolder(root, "test")
     with pytest.raises(ValueError, match="metadata.jsonl"):
         FaceFolder(tmp_path / "nothing", "train")
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 478)), np.array([None] * 5)])
+def test_landmarks_of_another_form_are_an_error(array, root):
+    np.savez(root / "landmarks.npz", landmarks=array)
+    with pytest.raises(ValueError, match=r"landmarks.npz: .*`landmarks`.* Find the landmarks again"):
+        FaceFolder(root, "train")
+
+
+def test_a_file_that_is_no_npz_is_an_error(root):
+    np.save(root / "landmarks.npy", np.zeros((5, 478, 3)))
+    (root / "landmarks.npy").replace(root / "landmarks.npz")
+    with pytest.raises(ValueError, match="landmarks.npz: holds no readable array"):
+        FaceFolder(root, "train")

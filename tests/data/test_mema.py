@@ -186,6 +186,9 @@ def test_only_what_a_filter_kept(simulated, tmp_path):
     whole = load_mema(simulated)
     for loaded in (load_mema(simulated, kept=kept), list(load_mema(simulated, kept=kept, streaming=True))):
         assert [row["subject_id"] for row in loaded] == [whole[0]["subject_id"], whole[2]["subject_id"]]
+    kept.write_text("images/000/000001.jpg\n")  # of a report on another folder
+    with pytest.raises(DataSetError, match="split 'train', of those in `kept`: no row is left"):
+        load_mema(simulated, kept=kept)
     with pytest.raises(ValueError, match="`kept` cannot be read"):
         load_mema(simulated, kept=tmp_path / "none.txt")
 

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -86,12 +88,64 @@ def test_a_damaged_folder_is_told_with_file_and_line(copy):
     (copy / "landmarks.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(ValueError, match=r"landmarks.npz: holds no readable array"):
         SourceFaces(copy, 256)
+    (copy / "metadata.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match=r"metadata.jsonl: has no rows"):
+        SourceFaces(copy, 256)
+
+
+@pytest.mark.parametrize("split", ["", ".hidden", "../elsewhere", "/tmp/elsewhere"])
+def test_a_split_that_is_no_name_of_a_folder_is_an_error(split, copy):
+    rewrite(copy, lambda index, row: {**row, "split": split})
+    with pytest.raises(ValueError, match=r"metadata.jsonl, line 1: `split` must be a plain name"):
+        SourceFaces(copy, 256)
+
+
+def test_what_the_metadata_says_may_be_a_number_or_null(copy):
+    rewrite(copy, lambda index, row: {**row, "subject_id": None, "sex": 2, "group": 30 + index % 2})
+    source = SourceFaces(copy, 256).source("train", 0)
+    assert (source.subject, source.sex, source.group) == ("013", "2", "30")
+
+
+def test_crops_of_16_bits_are_told(copy):
+    path = copy / "images" / "013.png"
+    grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+    Image.fromarray(grey * 257).save(path)
+    (skipped,) = SourceFaces(copy, 256).skipped
+    assert skipped.file == "images/013.png" and "more than 8 bits" in skipped.reason
 
 
 def test_fingerprint_follows_the_files_and_not_the_place(copy, faces_dir):
     assert fingerprint(copy) == fingerprint(faces_dir)
     (copy / "images" / "013.png").write_bytes(b"another")
     assert fingerprint(copy) != fingerprint(faces_dir)
+
+
+def test_fingerprint_follows_landmarks_and_splits_of_the_same_size(copy):
+    whole = fingerprint(copy)
+    landmarks = np.load(copy / "landmarks.npz")["landmarks"]
+    np.savez(copy / "landmarks.npz", landmarks=landmarks)
+    before, size = fingerprint(copy), (copy / "landmarks.npz").stat().st_size
+    np.savez(copy / "landmarks.npz", landmarks=landmarks[::-1])
+    assert (copy / "landmarks.npz").stat().st_size == size
+    assert len({whole, before, fingerprint(copy)}) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes only on POSIX")
+def test_names_of_photos_need_not_be_utf8(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/M\xfcller.png", "wb") as file:
+        file.write(b"a photo")
+    assert len(find_photos(tmp_path)) == 1 and fingerprint(tmp_path)
+
+
+def test_photos_behind_links_and_without_a_suffix_are_found_once(tmp_path):
+    ward, elsewhere = tmp_path / "ward", tmp_path / "elsewhere"
+    ward.mkdir()
+    elsewhere.mkdir()
+    Image.new("RGB", (8, 8)).save(elsewhere / "IMG0001", "PNG")
+    (elsewhere / "LICENSE").write_text("no picture")
+    (ward / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "back").symlink_to(ward, target_is_directory=True)
+    assert [path.relative_to(ward).as_posix() for path in find_photos(ward)] == ["linked/IMG0001"]
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +184,17 @@ def test_photos_are_all_files_that_may_be_pictures(photos):
     ]
 
 
-def test_every_face_in_a_photo_becomes_a_source(cut):
+def digest(photo):
+    return hashlib.sha256(photo.read_bytes()).hexdigest()[:12]
+
+
+def test_every_face_in_a_photo_becomes_a_source(cut, photos):
     rows = [json.loads(line) for line in (cut / "metadata.jsonl").read_text().splitlines()]
-    assert [row["source"] for row in rows] == ["anna", "pair", "pair-2", "013", "022", "107", "anna-2"]
+    anna, pair = digest(photos / "anna.jpg"), digest(photos / "pair.png")
+    others = [f"{digest(photos / 'ward' / name)}-1" for name in ("013.png", "022.png", "107.png")]
+    assert [row["source"] for row in rows] == [f"{anna}-1", f"{pair}-1", f"{pair}-2", *others, f"{anna}-1-copy2"]
     subjects = {row["source"]: row["subject_id"] for row in rows}
-    assert subjects["anna"] == subjects["anna-2"] and len(set(subjects.values())) == 6
+    assert subjects[f"{anna}-1"] == subjects[f"{anna}-1-copy2"] and len(set(subjects.values())) == 6
     assert {row["split"] for row in rows} == {"train", "validation"}
     assert [(each.file, each.reason.split(";")[0]) for each in read_skipped(cut)] == [
         ("broken.jpg", "it is damaged or incomplete"),
@@ -153,7 +213,7 @@ def face_of(sources, name):
 
 
 def test_faces_are_cut_out_with_their_landmarks(cut, faces_dir):
-    image, landmarks = face_of(SourceFaces(cut, 256), "013")
+    image, landmarks = face_of(SourceFaces(cut, 256), f"{digest(faces_dir / 'images' / '013.png')}-1")
     known_image, known_landmarks = face_of(SourceFaces(faces_dir, 256), "013")
     # An aligned crop is found as it is, but for what two alignments differ by.
     assert np.abs(landmarks[:, :2] - known_landmarks[:, :2]).mean() < 6.0
@@ -162,8 +222,8 @@ def test_faces_are_cut_out_with_their_landmarks(cut, faces_dir):
 
 def test_crops_of_another_size_show_the_same_square(cut, photos, tmp_path):
     cut_faces([photos / "anna.jpg"], photos, tmp_path / "large", 384)
-    large, landmarks = face_of(SourceFaces(tmp_path / "large", 384), "anna")
-    small, same_landmarks = face_of(SourceFaces(cut, 256), "anna")
+    large, landmarks = face_of(SourceFaces(tmp_path / "large", 384), f"{digest(photos / 'anna.jpg')}-1")
+    small, same_landmarks = face_of(SourceFaces(cut, 256), f"{digest(photos / 'anna.jpg')}-1")
     np.testing.assert_allclose(landmarks, same_landmarks, atol=0.01)
     reduced = np.asarray(Image.fromarray(large).resize((256, 256), Image.Resampling.BOX))
     assert np.abs(reduced.astype(float) - small).mean() < 5.0

@@ -14,6 +14,7 @@ from ...clinical.images import ImageFileError, read_image
 from ...faces.detection import MIN_SCORE, CenterFaceDetector, detect_faces
 from ...identity.recognizer import Recognizer
 from ...photos import Photo
+from ..records import cell_text
 from ..sources import find_photos
 from .limits import Limit
 from .rows import metadata_files
@@ -71,6 +72,7 @@ def read_originals(
     if not 0.0 < false_accept_rate < 1.0:
         raise ValueError(f"`false_accept_rate` must lie in (0, 1), but is {false_accept_rate}.")
     photos = _photos(folder)
+    unnamed = 0
     detector = CenterFaceDetector()
     embeddings, subjects, unusable = [], [], []
     for done, (path, subject) in enumerate(photos, start=1):
@@ -86,33 +88,34 @@ def read_originals(
             unusable.append(f"{path}: no face was found in it")
         for points5 in faces:
             embeddings.append(embed(recognizer, photo[None], [points5])[0])
-            subjects.append(subject)
+            subjects.append(subject or str(path))
+            unnamed += subject is None
     if not embeddings:
         raise ValueError(f"`originals` holds no face: {folder}. Give the photos that must not leak.")
     gallery = np.stack(embeddings)
-    limit = calibrate(gallery, subjects, false_accept_rate, recognizer)
+    limit = calibrate(gallery, subjects, false_accept_rate, recognizer, unnamed)
     return Originals(gallery, limit, unusable)
 
 
-def _photos(folder: Path) -> list[tuple[Path, str]]:
-    """Photos and whose they are. One that the metadata does not list must not leak either."""
-    subjects: dict[Path, str] = {}
+def _photos(folder: Path) -> list[tuple[Path, str | None]]:
+    """Photos and whose they are, if that is known. One that the metadata does not list must not leak either."""
+    subjects: dict[Path, str | None] = {}
     masks: set[Path] = set()
     for metadata in metadata_files(folder):
-        for number, line in enumerate(metadata.read_text().splitlines(), start=1):
+        for number, line in enumerate(metadata.read_text("utf-8").splitlines(), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
                 name = row["file_name"]
-                subjects[metadata.parent / name] = str(row.get("subject_id", name))
-                masks.add(metadata.parent / row.get("mask_file_name", name))
+                subjects[metadata.parent / name] = cell_text(row.get("subject_id")) or None
+                masks.add(metadata.parent / (row.get("mask_file_name") or name))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"`originals`: {metadata}, line {number}: must be an object with `file_name` ({error}). Correct it."
                 ) from error
-    unlisted = [path for path in find_photos(folder) if path not in subjects and path not in masks]
-    photos = [*subjects.items(), *((path, str(path)) for path in unlisted)]
+    there = find_photos(folder) if folder.is_dir() else []
+    photos = [*subjects.items(), *((path, None) for path in there if path not in subjects and path not in masks)]
     if not photos:
         raise ValueError(f"`originals` holds no picture: {folder}. Give the folder of the faces that must not leak.")
     return photos
@@ -132,11 +135,12 @@ def embed(recognizer: Recognizer, images: np.ndarray, points5: Sequence[np.ndarr
 
 
 def calibrate(
-    embeddings: np.ndarray, subjects: Sequence[str], false_accept_rate: float, recognizer: Recognizer
+    embeddings: np.ndarray, subjects: Sequence[str], false_accept_rate: float, recognizer: Recognizer, unnamed: int = 0
 ) -> Limit:
     """The cosine that a share of `false_accept_rate` of all pairs of different subjects reaches.
 
     Fewer than 1 / `false_accept_rate` pairs say nothing about that share; then the recognizer's own threshold is taken.
+    `unnamed` is the number of faces that were taken for another subject each because nobody says whose they are.
     """
     _, subject = np.unique(subjects, return_inverse=True)
     histogram = np.zeros(_BINS, np.int64)
@@ -164,4 +168,9 @@ def calibrate(
             f"{false_accept_rate:.2%} of the pairs lie above. So a face of nobody, compared with all of them, is "
             f"flagged by chance in about {chance:.0%} of the cases, more often if most originals are of its kind."
         )
+        if unnamed:
+            basis += (
+                f" {unnamed:,} of the originals are without a `subject_id` in a metadata.jsonl, and each was taken for "
+                "another person's: if several are of one person, the limit is too high, and leaks are missed."
+            )
     return Limit("nearest_original", "near an original", basis, high=threshold, digits=3)

@@ -102,10 +102,11 @@ class FilterReport:
             self.table.num_columns - 1, "reasons", pa.array(["; ".join(row.reasons) for row in self.rows], pa.string())
         )
         flagged = texts.filter(pa.array([bool(row.reasons) for row in self.rows], pa.bool_()))
-        _replace(folder / "kept.txt", lambda path: path.write_text("".join(f"{name}\n" for name in self.kept)))
+        kept = "".join(f"{name}\n" for name in self.kept)
+        _replace(folder / "kept.txt", lambda path: path.write_text(kept, "utf-8"))
         _replace(folder / "measures.csv", lambda path: pa.csv.write_csv(texts, path))
         _replace(folder / "flagged.csv", lambda path: pa.csv.write_csv(flagged, path))
-        _replace(folder / "report.md", lambda path: path.write_text(self.page()))
+        _replace(folder / "report.md", lambda path: path.write_text(self.page(), "utf-8"))
         _replace(folder / "histograms.png", self._draw_histograms)
 
     def counts(self) -> dict[str, int]:
@@ -137,11 +138,16 @@ class FilterReport:
             ),
             *_listing("Not run", self.not_run),
             *_listing("Rows that could not be read", self.unreadable),
-            *_listing("Originals that nothing was compared with", self.unusable_originals),
+            *_listing("Originals that nothing was compared with", self._count_of_unusable()),
             *self._shares("Flagged by sign", lambda row: row.signs or ("none (healthy)",)),
             *self._shares("Flagged by skin tone", lambda row: (row.skin_tone or "not given",)),
         ]
         return "\n".join(lines) + "\n"
+
+    def _count_of_unusable(self) -> list[str]:
+        """Without names: a file is often called as its patient is, and the report may go where the data set goes."""
+        number = len(self.unusable_originals)
+        return [f"{number} files; `medeid filter` names them in the terminal."] if number else []
 
     def _share(self, limit: Limit | None) -> str:
         """Flagged, as a share of the pictures that were judged."""

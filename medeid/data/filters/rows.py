@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...faces.mesh import CHIN, FOREHEAD
 from ...manifestations.taxonomy import Finding
@@ -96,7 +96,8 @@ def _read_face(line: bytes, metadata: Path, dataset: Path, place: str) -> Face:
     if np.array_equal(record.landmarks[FOREHEAD], record.landmarks[CHIN]):
         fail(place, "landmarks", "forehead and chin coincide, so they describe no face. Detect them again.")
     file_name, mask_name = (required(row, name, Spelling(), place) for name in ("file_name", "mask_file_name"))
-    image = np.asarray(_picture(metadata.parent / file_name, place, "file_name").convert("RGB"))
+    picture = ImageOps.exif_transpose(_picture(metadata.parent / file_name, place, "file_name"))
+    image = np.asarray(picture.convert("RGB"))
     if image.shape[0] != image.shape[1]:
         fail(place, "file_name", f"{file_name} has {image.shape[1]} x {image.shape[0]} px, but a crop is square.")
     try:
@@ -107,7 +108,8 @@ def _read_face(line: bytes, metadata: Path, dataset: Path, place: str) -> Face:
         sizes = f"{masks.shape[2]} x {masks.shape[1]} px, its picture {image.shape[1]} x {image.shape[0]}"
         fail(place, "mask_file_name", f"{mask_name} has {sizes}. Both must have the same size.")
     return Face(
-        file_name=(metadata.parent / file_name).relative_to(dataset).as_posix(),
+        # The name as the row has it, not as a path: `load_mema` compares names.
+        file_name="".join(f"{part}/" for part in metadata.parent.relative_to(dataset).parts) + file_name,
         subject_id=record.subject_id,
         skin_tone=record.optional["skin_tone"] or "",
         findings=record.findings,

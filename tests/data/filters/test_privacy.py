@@ -34,7 +34,8 @@ def test_photos_of_one_person_do_not_raise_the_limit(recognizer):
     subjects = [str(index // 2) for index in range(200)]
     once = calibrate(unit(people), subjects[::2], 0.01, recognizer).high
     assert calibrate(twice, subjects, 0.01, recognizer).high == pytest.approx(once, abs=0.01)
-    assert calibrate(twice, [str(index) for index in range(200)], 0.005, recognizer).high > once + 0.1
+    strangers = calibrate(twice, [str(index) for index in range(200)], 0.005, recognizer, unnamed=200)
+    assert strangers.high > once + 0.1 and "200 of the originals are without a `subject_id`" in strangers.basis
 
 
 def test_few_originals_leave_the_recognizers_own_threshold(recognizer):
@@ -80,6 +81,15 @@ def test_metadata_says_who_is_who_and_hides_no_photo(recognizer, astronaut, tmp_
     originals = read_originals(tmp_path, recognizer)
     assert len(originals.embeddings) == 3
     assert "2 pairs of different people" in originals.limit.basis
+
+
+def test_a_row_without_mask_or_subject_is_a_photo_of_somebody_else(recognizer, astronaut, tmp_path):
+    rows = [{"file_name": name, "subject_id": None, "mask_file_name": None} for name in ("first.png", "second.png")]
+    for row in rows:
+        Image.fromarray(astronaut).save(tmp_path / row["file_name"])
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    originals = read_originals(tmp_path, recognizer)
+    assert len(originals.embeddings) == 2 and "1 pairs of different people" in originals.limit.basis
 
 
 def test_wrong_originals_say_what_is_wrong(recognizer, tmp_path):

@@ -8,11 +8,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 from medeid.cli import app
 from medeid.data.filters import LIMITS, run_filters
+from medeid.data.filters.rows import read_faces
+from medeid.data.mema import load_mema
 from medeid.faces.mesh import region_mask
 from medeid.manifestations.taxonomy import LABELS, Finding
 
@@ -107,6 +109,41 @@ def test_leaks_are_flagged_where_originals_are_given(write_set, healthy, varied,
     assert not any("Privacy" in reason for reason in report.not_run)
 
 
+def test_the_report_names_no_original(write_set, healthy, tmp_path):
+    clinic, out = tmp_path / "clinic", tmp_path / "report"
+    clinic.mkdir()
+    Image.fromarray(healthy.image).save(clinic / "anna.png")
+    (clinic / "berta.jpg").write_text("no picture")
+    result = command(write_set([healthy]), "--originals", clinic, "-o", out)
+    assert result.exit_code == 2 and "berta.jpg: it is no image" in result.output
+    texts = [(out / name).read_text() for name in ("report.md", "measures.csv", "flagged.csv", "kept.txt")]
+    assert "1 files; `medeid filter` names them" in texts[0]
+    assert not any(name in text for text in texts for name in ("anna", "berta", "clinic"))
+
+
+def test_names_are_kept_as_the_rows_have_them(write_set, faces, tmp_path):
+    dataset = write_set([faces[0], faces[4]])
+    metadata = dataset / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    rows[0]["file_name"] = "./images/0.png"
+    rows[1]["file_name"] = str(dataset / "train" / "images" / "1.png")
+    metadata.write_text("\n".join(map(json.dumps, rows)))
+    report = run_filters(dataset)
+    report.save(tmp_path / "report")
+    assert len(load_mema(dataset, kept=tmp_path / "report" / "kept.txt")) == len(report.kept) == 2
+
+
+def test_pictures_are_judged_upright(write_set, healthy):
+    dataset = write_set([healthy])
+    path = dataset / "train" / "images" / "0.png"
+    turned = Image.open(path).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save(path, exif=exif)
+    (face,) = read_faces(dataset)
+    assert np.array_equal(face.image, healthy.image)
+
+
 def test_a_row_that_cannot_be_read_does_not_stop_the_others(write_set, faces, tmp_path):
     dataset = write_set(faces)
     metadata = dataset / "train" / "metadata.jsonl"
@@ -146,6 +183,7 @@ def test_wrong_usage_ends_with_one(write_set, faces, tmp_path):
     for arguments, message in (
         ((tmp_path / "nothing",), "holds no metadata.jsonl"),
         ((dataset, "-o", dataset / "report"), "which is only read"),
+        ((dataset, "--originals", dataset.parent / "clinic", "-o", dataset.parent / "clinic" / "r"), "only read"),
         ((dataset, "--originals", tmp_path / "nothing"), "holds no picture"),
         ((dataset, "--originals", dataset, "--far", "2"), "false_accept_rate"),
         ((), "Missing argument"),
