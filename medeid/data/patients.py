@@ -308,6 +308,12 @@ def draw_findings(lead: str, signs: Sequence[str], generator: np.random.Generato
     return tuple(findings)
 
 
+def draw_finding(name: str, mildest: float, generator: np.random.Generator) -> Finding:
+    """One sign on a random side, of a severity that is uniform over [`mildest`, 1)."""
+    sides = manifestation(name).sides
+    return Finding(name, sides[generator.integers(len(sides))], float(generator.uniform(mildest, 1.0)))
+
+
 def _parse(label: str) -> tuple[str, Side]:
     name, _, side = label.partition(":")
     return name, cast(Side, side or "both")

@@ -12,6 +12,7 @@ import typer
 from tqdm import tqdm
 
 from ..data.faces import FaceFolder
+from ..data.patients import draw_finding
 from ..data.simulate import SignNotVisibleError, simulate
 from ..faces.mesh import LEFT_EYE, LEFT_IRIS, MOUTH_CORNERS, RIGHT_EYE, RIGHT_IRIS, inter_ocular_distance
 from ..manifestations.taxonomy import TAXONOMY, Finding
@@ -24,9 +25,7 @@ ASYMMETRIES = ("aperture", "gaze", "mouth")
 
 def draw_shape_sign(generator: np.random.Generator) -> Finding:
     """A sign that changes the shape of the face, on a random side."""
-    name = SHAPE_SIGNS[generator.integers(len(SHAPE_SIGNS))]
-    sides = TAXONOMY[name].sides
-    return Finding(name, sides[generator.integers(len(sides))], float(generator.uniform(0.1, 1.0)))
+    return draw_finding(SHAPE_SIGNS[generator.integers(len(SHAPE_SIGNS))], 0.1, generator)
 
 
 def asymmetries(landmarks: torch.Tensor) -> torch.Tensor:

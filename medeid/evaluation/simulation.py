@@ -14,9 +14,11 @@ import typer
 from tqdm import tqdm
 
 from ..data.faces import FaceFolder
+from ..data.patients import draw_finding
+from ..data.signs.canvas import ellipse
 from ..data.simulate import SignNotVisibleError, Simulation, simulate
 from ..identity.recognizer import DlibRecognizer
-from ..manifestations.taxonomy import TAXONOMY, Finding
+from ..manifestations.taxonomy import TAXONOMY
 from .privacy import embed_faces, rank1_rate
 
 _RIM = 4 / 256  # of the side: how far an appearance sign may reach beyond its mask
@@ -53,7 +55,8 @@ def measure(folder: FaceFolder, count: int, seed: int) -> dict[str, float | int 
         for index in faces:
             generator = np.random.default_rng((seed, number, index))
             try:
-                painted[index] = simulate(clean[index], landmarks[index], [_draw(name, generator)], generator)
+                finding = draw_finding(name, 0.15, generator)
+                painted[index] = simulate(clean[index], landmarks[index], [finding], generator)
             except SignNotVisibleError:
                 missing += 1
         milliseconds[name] = (time.process_time() - started) / len(faces) * 1e3
@@ -76,15 +79,8 @@ def measure(folder: FaceFolder, count: int, seed: int) -> dict[str, float | int 
     }
 
 
-def _draw(name: str, generator: np.random.Generator) -> Finding:
-    sides = TAXONOMY[name].sides
-    return Finding(name, sides[generator.integers(len(sides))], float(generator.uniform(0.15, 1.0)))
-
-
 def _changed_outside(clean: np.ndarray, result: Simulation) -> int:
-    rim = round(_RIM * clean.shape[0])
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1))
-    grown = cv2.dilate(result.masks.any(0).astype(np.uint8), disc)
+    grown = cv2.dilate(result.masks.any(0).astype(np.uint8), ellipse(_RIM * clean.shape[0]))
     return int(((clean != result.image).any(-1) & (grown == 0)).sum())
 
 

@@ -185,6 +185,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
 
     image_mean: torch.Tensor
     image_std: torch.Tensor
+    evidence_index: torch.Tensor
     position: torch.Tensor
     temperature: torch.Tensor
     threshold: torch.Tensor
@@ -217,6 +218,12 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         for name in ("image_mean", "image_std"):
             values = torch.tensor(getattr(self.vision, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
+        halves = ("right", "left", "")
+        index = [
+            halves.index(side) * len(manifestations) + manifestations.index(name)
+            for name, _, side in (label.partition(":") for label in labels)
+        ]
+        self.register_buffer("evidence_index", torch.tensor(index), persistent=False)
         position = get_2d_sincos_pos_embed(channels, _MEMORY_SIZE, output_type="pt")
         self.register_buffer("position", position.float(), persistent=False)
         self.register_buffer("temperature", torch.ones(len(labels)))
@@ -284,12 +291,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         """The strongest place of each label's sign on its side, `[B, L]`; the patient's left is on the crop's right."""
         coarse = F.avg_pool2d(mask_logits, 4)
         right, left = (half.amax((2, 3)) for half in coarse.chunk(2, dim=3))
-        halves = {"left": left, "right": right, "": torch.maximum(left, right)}
-        columns = []
-        for label in self.config.labels:
-            name, _, side = label.partition(":")
-            columns.append(halves[side][:, self.config.manifestations.index(name)])
-        return torch.stack(columns, 1)
+        return torch.cat([right, left, torch.maximum(left, right)], 1)[:, self.evidence_index]
 
     @torch.no_grad()
     def describe(self, images: torch.Tensor) -> list[list[Reading]]:
