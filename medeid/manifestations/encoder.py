@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from open_clip.transformer import VisionTransformer
+from open_clip import CustomTextCLIP
 from torch import nn
 
-from .taxonomy import LABELS, TAXONOMY
+from .taxonomy import LABELS, TAXONOMY, Manifestation, Side, label_name
+from .tower import adaptable_layers, create_clip, create_tokenizer, find_weights, map_widths, read_config, tower_maps
 
-TOWERS = Path(__file__).with_name("towers")  # configs of vision towers that open_clip does not bring
-_MEMORY_SIZE = 32  # side of the map that the queries attend over
-MASK_SIZE = 128
 _MAX_LOG_VARIANCE = 4.0
 _RARE = -3.0  # log odds of a sign, before anything is known
-_NUM_BLOCKS = 4  # of a plain transformer, whose maps all have one size
+_REST: Any = None  # accelerate makes an output anew from a dict, which it hands over as the first field
+_FRAMES = ("{}", "a photo of {}", "a clinical photograph of {}")
 
 
 @dataclass
@@ -37,12 +38,13 @@ class ManifestationOutput(BaseOutput):
         severities (`torch.Tensor`):
             `[B, L]` in [0, 1]: how severe each sign is, if it is there.
         mask_logits (`torch.Tensor`):
-            `[B, M, 128, 128]`: evidence that a pixel belongs to a manifestation, both sides in one map.
+            `[B, M, S/2, S/2]` for crops of S px: evidence that a pixel belongs to a manifestation, both sides in one
+            map.
         tokens (`torch.Tensor`):
-            `[B, T, D]`: the manifestation tokens for cross-attention, drawn from the bottleneck while training and its
-            mean otherwise.
+            `[B, T, D]`: the manifestation tokens for cross-attention, drawn from the bottleneck. Draw them once for a
+            face: it is the noise that hides the person, and many draws average it away.
         token_mean, token_log_variance (`torch.Tensor`):
-            `[B, T, D]`: the bottleneck's normal distribution.
+            `[B, T, D]`: the bottleneck's normal distribution. The mean alone does know who it is.
         token_logits (`torch.Tensor`):
             `[B, L]`: what the tokens alone say of the labels.
         token_severities (`torch.Tensor`):
@@ -52,14 +54,14 @@ class ManifestationOutput(BaseOutput):
     """
 
     logits: torch.Tensor
-    severities: torch.Tensor
-    mask_logits: torch.Tensor
-    tokens: torch.Tensor
-    token_mean: torch.Tensor
-    token_log_variance: torch.Tensor
-    token_logits: torch.Tensor
-    token_severities: torch.Tensor
-    features: torch.Tensor
+    severities: torch.Tensor = _REST
+    mask_logits: torch.Tensor = _REST
+    tokens: torch.Tensor = _REST
+    token_mean: torch.Tensor = _REST
+    token_log_variance: torch.Tensor = _REST
+    token_logits: torch.Tensor = _REST
+    token_severities: torch.Tensor = _REST
+    features: torch.Tensor = _REST
 
 
 @dataclass(frozen=True)
@@ -78,24 +80,34 @@ class Reading:
     """
 
     manifestation: str
-    side: str
+    side: Side
     probability: float
     severity: float
 
+    @property
+    def label(self) -> str:
+        """`"ptosis:left"`, `"jaundice"`."""
+        return label_name(self.manifestation, self.side)
+
+    @property
+    def row(self) -> Manifestation:
+        return TAXONOMY[self.manifestation]
+
     def __str__(self) -> str:
-        row = TAXONOMY[self.manifestation]
+        row = self.row
         where = f" ({self.side})" if row.lateral else ""
         return f"{row.title}{where}: {self.probability:.0%}, severity {self.severity:.1f}, {row.region}"
 
 
 class _Pyramid(nn.Module):
-    """A feature pyramid (Lin et al., arXiv:1612.03144) of sides 128, 64, 32 ... whatever the tower's own sides are.
+    """A feature pyramid (Lin et al., arXiv:1612.03144) whose sides halve from `side` on, whatever the tower's own are.
 
     The finest level, which only the masks are read from, has a quarter of the channels.
     """
 
-    def __init__(self, in_channels: list[int], channels: int):
+    def __init__(self, in_channels: list[int], channels: int, side: int):
         super().__init__()
+        self.side = side
         widths = [channels // 4] + [channels] * (len(in_channels) - 1)
         self.laterals = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in zip(in_channels, widths, strict=True))
         self.narrow = nn.Conv2d(channels, widths[0], 1)
@@ -114,7 +126,7 @@ class _Pyramid(nn.Module):
         maps: list[torch.Tensor] = []
         above = None
         for index in reversed(range(len(features))):
-            side = MASK_SIZE >> index
+            side = self.side >> index
             lateral = _resized(self.laterals[index](features[index]), side)
             if above is not None:
                 above = self.narrow(above) if index == 0 else above
@@ -153,7 +165,7 @@ class _Queries(nn.Module):
         return answers + self.mlp(self.norm_out(answers))
 
 
-class ManifestationEncoder(ModelMixin, ConfigMixin):
+class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """Which signs, where, how severe; and tokens that carry them through an information bottleneck.
 
     A vision tower of open_clip sees the face crop. A pyramid over its maps gives a mask for each manifestation. One
@@ -162,12 +174,14 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
     variational information bottleneck (Alemi et al., arXiv:1612.00410), which charges for every bit, so that what tells
     the signs goes through and the person stays behind; this is the minimum description length idea of arXiv:2507.21703.
 
+    The weights of a new encoder are random; `from_tower` takes a tower that has learned to see.
+
     Args:
         tower (`str`, *optional*, defaults to `"medeid-tiny"`):
             Name of an open_clip model config: one of `medeid/manifestations/towers`, or any that open_clip knows
-            (`hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224` ...).
+            (`hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224`, `local-dir:/path` ...).
         image_size (`int`, *optional*, defaults to 256):
-            Side of the crops that the tower sees; others are resized.
+            Side S of the crops that the tower sees, a multiple of 32; others are resized.
         channels (`int`, *optional*, defaults to 64):
             Width of pyramid and queries.
         num_tokens (`int`, *optional*, defaults to 8):
@@ -178,11 +192,17 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
             The labels, in order; the taxonomy's by default.
         manifestations (`tuple[str, ...]`, *optional*):
             The manifestations with a mask, in order; the taxonomy's by default.
+        text_tower (`bool`, *optional*, defaults to `False`):
+            Whether to keep the model's text tower, too, which `score_text` needs.
+        tower_config (`dict[str, Any]`, *optional*):
+            What `tower` stands for, as in an `open_clip_config.json`. It is looked up and saved with the encoder, which
+            then loads without the folder or repository of its tower.
 
     Raises:
         `ValueError`: if open_clip does not know the tower; the message lists what it knows.
     """
 
+    vision: Any
     image_mean: torch.Tensor
     image_std: torch.Tensor
     evidence_index: torch.Tensor
@@ -200,14 +220,21 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         token_dim: int = 32,
         labels: tuple[str, ...] = LABELS,
         manifestations: tuple[str, ...] = tuple(TAXONOMY),
+        text_tower: bool = False,
+        tower_config: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.vision: Any = _create_tower(tower)
-        self.pyramid = _Pyramid(self._widths(), channels)
-        self.mask_head = nn.Conv2d(channels // 4, len(manifestations), 1)
+        if tower_config is None:
+            tower_config = read_config(tower)
+            self.register_to_config(tower_config=tower_config)
+        self._tower_is_frozen = False
+        self._take_towers(create_clip(tower_config, image_size, text_tower))
+        self.pyramid = _Pyramid(map_widths(self.vision), channels, self.mask_size)
+        self.mask_head = nn.Conv2d(channels, len(manifestations), 1)
         self.mask_head.bias = nn.Parameter(torch.full((len(manifestations),), _RARE))
+        self.fine_mask_head = nn.Conv2d(channels // 4, len(manifestations), 1, bias=False)
         self.label_queries = _Queries(len(labels), channels)
-        self.label_head = nn.Linear(channels, 2)
+        self.label_weight = nn.Parameter(torch.randn(len(labels), channels, 2) * channels**-0.5)
         self.label_bias = nn.Parameter(torch.tensor([_RARE, 0.0]).repeat(len(labels), 1))
         self.evidence_scale = nn.Parameter(torch.full((len(labels),), 0.5))
         self.token_queries = _Queries(num_tokens, channels)
@@ -215,33 +242,105 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         self.token_reader = nn.Sequential(
             nn.Flatten(1), nn.Linear(num_tokens * token_dim, 256), nn.GELU(), nn.Linear(256, 2 * len(labels))
         )
-        for name in ("image_mean", "image_std"):
-            values = torch.tensor(getattr(self.vision, name)).view(1, 3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+        for name in ("mean", "std"):
+            values = torch.tensor(tower_config["preprocess_cfg"][name]).view(1, 3, 1, 1)
+            self.register_buffer(f"image_{name}", values, persistent=False)
         halves = ("right", "left", "")
         index = [
             halves.index(side) * len(manifestations) + manifestations.index(name)
             for name, _, side in (label.partition(":") for label in labels)
         ]
         self.register_buffer("evidence_index", torch.tensor(index), persistent=False)
-        position = get_2d_sincos_pos_embed(channels, _MEMORY_SIZE, output_type="pt")
+        position = get_2d_sincos_pos_embed(channels, self.mask_size // 4, output_type="pt")
         self.register_buffer("position", position.float(), persistent=False)
         self.register_buffer("temperature", torch.ones(len(labels)))
         self.register_buffer("threshold", torch.full((len(labels),), 0.5))
 
-    def _widths(self) -> list[int]:
-        """Widths of the tower's maps, fine to coarse."""
-        if isinstance(self.vision, VisionTransformer):
-            return [self.vision.conv1.out_channels] * _NUM_BLOCKS
-        return [level["num_chs"] for level in self.vision.trunk.feature_info]
+    @property
+    def mask_size(self) -> int:
+        """Side of the masks in px."""
+        return self.config.image_size // 2
 
-    def _maps(self, normalised: torch.Tensor) -> list[torch.Tensor]:
-        """The tower's maps, fine to coarse: of its stages, or of four blocks spread over a plain transformer."""
-        indices = None
-        if isinstance(self.vision, VisionTransformer):
-            depth = len(self.vision.transformer.resblocks)
-            indices = [depth * (i + 1) // _NUM_BLOCKS - 1 for i in range(_NUM_BLOCKS)]
-        return self.vision.forward_intermediates(normalised, indices, intermediates_only=True)["image_intermediates"]
+    @classmethod
+    def from_tower(cls, tower: str, weights: str = "", **options: Any) -> ManifestationEncoder:
+        """A new encoder on a tower that has learned to see; its pyramid and heads are still to be trained.
+
+        Args:
+            tower (`str`):
+                As for the class.
+            weights (`str`, *optional*):
+                A safetensors file, or a tag of open_clip's weights (`"laion2b_s34b_b88k"`). Models of the Hub and of
+                folders bring their own (`open_clip_model.safetensors`); others are random without.
+            options:
+                The class's other arguments.
+
+        Raises:
+            `ValueError`: if there is no such tower, or no safetensors of it.
+        """
+        file = find_weights(tower, weights)
+        encoder = cls(tower, tower_config=read_config(tower, weights), **options)
+        if file is not None:
+            config = encoder.config
+            encoder._take_towers(create_clip(config.tower_config, config.image_size, config.text_tower, file))
+        return encoder
+
+    def _take_towers(self, clip: CustomTextCLIP) -> None:
+        self.vision = clip.visual
+        if self.config.text_tower:
+            self.text, self.logit_scale = clip.text, clip.logit_scale
+
+    def freeze_tower(self) -> None:
+        """Keeps the towers as they are while pyramid and heads learn, statistics of batches and dropout included."""
+        for name in ("vision", "text", "logit_scale"):
+            if hasattr(self, name):
+                getattr(self, name).requires_grad_(False)
+        self._tower_is_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ManifestationEncoder:
+        super().train(mode)
+        if self._tower_is_frozen:
+            self.vision.eval()
+            if self.config.text_tower:
+                self.text.eval()
+        return self
+
+    def add_lora(self, rank: int) -> None:
+        """Freezes the tower and lets low-rank additions to its linear layers learn instead, beside pyramid and heads.
+
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685; with diffusers' and peft's
+        means. `save_pretrained` saves an encoder whose weights have taken them up.
+
+        Args:
+            rank (`int`):
+                Rank of the additions, at least 1.
+
+        Raises:
+            `ImportError`: if peft is not installed.
+            `ValueError`: if the tower has no linear layers in its blocks.
+        """
+        try:
+            from peft import LoraConfig
+        except ImportError as error:
+            raise ImportError("LoRA needs peft: install `medeid[lora]`.") from error
+        layers = [f"vision.{name}" for name in adaptable_layers(self.vision)]
+        if not layers:
+            raise ValueError(f"The tower {self.config.tower} has no linear layers for LoRA. Train or freeze all of it.")
+        self.freeze_tower()
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers))
+        for parameter in learning:  # peft has frozen all that is not its own
+            parameter.requires_grad_(True)
+
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+        """As any diffusers model; what was saved after `add_lora` is a plain encoder nevertheless."""
+        if not self._hf_peft_config_loaded:
+            super().save_pretrained(save_directory, **options)
+            return
+        plain = copy.deepcopy(self)
+        plain.fuse_lora()
+        plain.unload_lora()
+        plain.save_pretrained(save_directory, **options)
 
     def forward(self, images: torch.Tensor, generator: torch.Generator | None = None) -> ManifestationOutput:
         """
@@ -249,7 +348,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
             images (`torch.Tensor`):
                 float `[B, 3, S, S]`, RGB in [0, 1]: aligned face crops.
             generator (`torch.Generator`, *optional*):
-                Of the noise in the bottleneck while training.
+                Of the noise in the bottleneck.
 
         Returns:
             `ManifestationOutput`
@@ -257,23 +356,17 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         Raises:
             `ValueError`: if the images are no square RGB crops.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-            raise ValueError(f"`images` must have shape [B, 3, S, S], but has {list(images.shape)}. Align the faces.")
-        size = self.config.image_size
-        if images.shape[-1] != size:
-            images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
-        maps = self.pyramid(self._maps((images - self.image_mean) / self.image_std))
-        memory = _resized(maps[2], _MEMORY_SIZE).flatten(2).transpose(1, 2)
+        maps = self.pyramid(tower_maps(self.vision, self._normalised(images)))
+        memory = maps[2].flatten(2).transpose(1, 2)
 
-        answers = self.label_head(self.label_queries(memory, self.position)) + self.label_bias
-        mask_logits = self.mask_head(maps[0])
+        answers = self.label_queries(memory, self.position)
+        answers = torch.einsum("blc,lco->blo", answers, self.label_weight) + self.label_bias
+        mask_logits = self.fine_mask_head(maps[0]) + _resized(self.mask_head(maps[1]), self.mask_size)
         logits, severities = answers.unbind(-1)
         logits = logits + self.evidence_scale * self._evidence(mask_logits)
         mean, log_variance = self.to_bottleneck(self.token_queries(memory, self.position)).chunk(2, dim=-1)
         log_variance = log_variance.clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
-        tokens = mean
-        if self.training:
-            tokens = mean + randn_tensor(mean.shape, generator, mean.device, mean.dtype) * (0.5 * log_variance).exp()
+        tokens = mean + randn_tensor(mean.shape, generator, mean.device, mean.dtype) * (0.5 * log_variance).exp()
         token_logits, token_severities = self.token_reader(tokens).chunk(2, dim=-1)
         return ManifestationOutput(
             logits=logits / self.temperature,
@@ -287,10 +380,19 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
             features=maps[-1].mean((2, 3)),
         )
 
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """The crops in the size and range that the tower has learned."""
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ValueError(f"`images` must have shape [B, 3, S, S], but has {list(images.shape)}. Align the faces.")
+        size = self.config.image_size
+        if images.shape[-1] != size:
+            images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+        return (images - self.image_mean) / self.image_std
+
     def _evidence(self, mask_logits: torch.Tensor) -> torch.Tensor:
         """The strongest place of each label's sign on its side, `[B, L]`; the patient's left is on the crop's right."""
-        coarse = F.avg_pool2d(mask_logits, 4)
-        right, left = (half.amax((2, 3)) for half in coarse.chunk(2, dim=3))
+        smooth = F.avg_pool2d(mask_logits, 2)
+        right, left = (half.amax((2, 3)) for half in smooth.chunk(2, dim=3))
         return torch.cat([right, left, torch.maximum(left, right)], 1)[:, self.evidence_index]
 
     @torch.no_grad()
@@ -304,7 +406,10 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
         Returns:
             `list[list[Reading]]`: one list for each face.
         """
-        output = self(images)
+        return self.readings(self(images))
+
+    def readings(self, output: ManifestationOutput) -> list[list[Reading]]:
+        """What an output of the encoder says, see [`describe`]."""
         probabilities = output.logits.sigmoid()
         readings: list[list[Reading]] = []
         for chances, severities in zip(probabilities, output.severities, strict=True):
@@ -315,13 +420,57 @@ class ManifestationEncoder(ModelMixin, ConfigMixin):
             readings.append(sorted(found, key=lambda reading: -reading.probability))
         return readings
 
+    @torch.no_grad()
+    def score_text(
+        self,
+        images: torch.Tensor,
+        texts: Sequence[str],
+        baseline: str | Sequence[str] = "a healthy face",
+        subject: str = "a face with {}",
+    ) -> torch.Tensor:
+        """How much better each text fits a face than the baseline does, in the eyes of the CLIP model as it was taken.
 
-def _create_tower(name: str) -> nn.Module:
-    """The vision tower of an open_clip model, with random weights: they come from the encoder's own file."""
-    if name not in open_clip.list_models():
-        open_clip.add_model_config(TOWERS)
-    if name not in open_clip.list_models():
-        raise ValueError(f"`tower` must be a model that open_clip knows, but is {name!r}: {open_clip.list_models()}")
-    # Without memory for weights while `from_pretrained` is building the model, which will bring them.
-    device = nn.Linear(1, 1).weight.device
-    return open_clip.create_model(name, load_weights=False, device=device).visual
+        Text and baseline are put into the same few sentences, whose embeddings are averaged, as for CLIP's zero-shot
+        classification (Radford et al., arXiv:2103.00020). The score is the softmax over the pair at the model's own
+        temperature, so that texts do not compete with each other: a face may show several signs, or none.
+
+        It is not calibrated: 0.5 says that both fit alike. Choose thresholds on faces whose signs are known.
+
+        Args:
+            images (`torch.Tensor`):
+                float `[B, 3, S, S]`, RGB in [0, 1]: aligned face crops.
+            texts (`Sequence[str]`):
+                K signs in words: `["a drooping left upper eyelid", ...]`.
+            baseline (`str` or `Sequence[str]`, *optional*, defaults to `"a healthy face"`):
+                What a face without them is, in one wording or several, which are averaged.
+            subject (`str`, *optional*, defaults to `"a face with {}"`):
+                What to put a text into; `"{}"` for texts that speak of the face themselves.
+
+        Returns:
+            `torch.Tensor`: float `[B, K]` in [0, 1], in the order of the texts.
+
+        Raises:
+            `ValueError`: if the encoder has no text tower, or if there is no text.
+        """
+        if not self.config.text_tower:
+            raise ValueError(
+                "`score_text` needs a text tower, which this encoder was made without. Make one of a CLIP model with "
+                "`ManifestationEncoder.from_tower(..., text_tower=True)`; see docs/encoder.md."
+            )
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"`texts` must be a list of one text or more, but is {texts!r}.")
+        seen = F.normalize(self.vision(self._normalised(images)), dim=-1)
+        signs = torch.cat([self._embed([subject.replace("{}", text)]) for text in texts])
+        healthy = self._embed([baseline] if isinstance(baseline, str) else baseline)
+        return torch.sigmoid(self.logit_scale.exp() * seen @ (signs - healthy).T)
+
+    def _embed(self, wordings: Sequence[str]) -> torch.Tensor:
+        """Embedding `[1, C]` of what all of the wordings say."""
+        sentences = [frame.replace("{}", wording) for wording in wordings for frame in _FRAMES]
+        embeddings = self.text(self.tokenizer(sentences).to(self.device))
+        return F.normalize(F.normalize(embeddings, dim=-1).mean(0, keepdim=True), dim=-1)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Turns texts into what the text tower reads."""
+        return create_tokenizer(self.config.tower, self.config.tower_config)

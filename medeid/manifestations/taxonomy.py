@@ -256,6 +256,19 @@ def label_name(name: str, side: Side) -> str:
     return f"{name}:{side}" if TAXONOMY[name].lateral else name
 
 
+def parse_sign(text: str) -> tuple[Finding, ...]:
+    """The findings that a name means: `"ptosis"` is ptosis on either side, `"ptosis:left"` that on the patient's left.
+
+    Raises:
+        `UnknownManifestationError`: if the name is not in the taxonomy.
+        `ValueError`: if the manifestation cannot be on that side.
+    """
+    name, _, side = text.strip().partition(":")
+    row = manifestation(name)
+    sides = [side] if side else [each for each in row.sides if each != "both" or not row.lateral]
+    return tuple(Finding(name, each) for each in sides)  # type: ignore[arg-type]  # Finding checks the side
+
+
 LABELS: tuple[str, ...] = tuple(
     label
     for row in _TABLE
