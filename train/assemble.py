@@ -18,6 +18,7 @@ from medeid.faces.landmarks import LandmarkNet
 from medeid.faces.shape import ShapePrior
 from medeid.identity.adapter import IdentityAdapter
 from medeid.identity.surrogate import SurrogatePrior
+from medeid.manifestations.encoder import ManifestationEncoder
 
 
 def main() -> None:
@@ -26,6 +27,9 @@ def main() -> None:
     parser.add_argument("--unet", type=Path, default=Path("runs/unet/export"), help="export of train_unet.py")
     parser.add_argument(
         "--landmarks", type=Path, default=Path("runs/landmarks/export"), help="exported landmark network"
+    )
+    parser.add_argument(
+        "--encoder", type=Path, default=Path("runs/encoder/export"), help="exported manifestation encoder"
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="face crops, for the distribution of shapes")
     parser.add_argument("--out", type=Path, required=True, help="the pipeline folder to write")
@@ -44,6 +48,7 @@ def main() -> None:
         surrogate_prior=SurrogatePrior.from_pretrained(options.unet / "surrogate_prior"),
         landmark_net=LandmarkNet.from_pretrained(options.landmarks),
         shape_prior=ShapePrior().fit(landmarks),
+        manifestation_encoder=ManifestationEncoder.from_pretrained(options.encoder),
         num_inference_steps=options.num_inference_steps,
         guidance_scale=options.guidance_scale,
     )

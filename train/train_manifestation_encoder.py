@@ -2,10 +2,13 @@
 
 medeid simulate FACES -o runs/mema -n 40000
 accelerate launch train/train_manifestation_encoder.py --config train/configs/encoder.yaml --data_dir runs/mema
+
+docs/encoder.md has the commands for larger towers.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +21,13 @@ from harness import TrainingConfig, option, parse_config, train
 from torchvision.utils import draw_segmentation_masks, make_grid, save_image
 
 from medeid.data.mema import load_mema, masks_by_manifestation
+from medeid.evaluation.calibration import calibrate, calibration_half
+from medeid.evaluation.outputs import distinct_faces, read_faces
 from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
-from medeid.manifestations.encoder import MASK_SIZE, ManifestationEncoder
+from medeid.manifestations.encoder import ManifestationEncoder
 from medeid.manifestations.taxonomy import LABELS, TAXONOMY
+
+logger = logging.getLogger(__name__)
 
 MIRRORED_LABELS = [
     LABELS.index(label.replace(":left", ":?").replace(":right", ":left").replace(":?", ":right")) for label in LABELS
@@ -30,7 +37,11 @@ APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.chan
 
 @dataclass
 class EncoderConfig(TrainingConfig):
-    tower: str = option("medeid-tiny", "Vision tower: a model config of medeid or of open_clip.")
+    tower: str = option("medeid-tiny", "Vision tower: a config of medeid or open_clip, or hf-hub:... or local-dir:...")
+    tower_weights: str = option("", "Weights for the tower to start from: a safetensors file, or a tag of open_clip's.")
+    freeze_tower: bool = option(False, "Train pyramid and heads only.")
+    lora_rank: int = option(0, "Train additions of this rank to the tower's linear layers in place of them; 0: none.")
+    text_tower: bool = option(False, "Keep the tower's text side, too, for `score_text`; needs --freeze_tower.")
     image_size: int = option(256, "Side of the crops that the tower sees.")
     num_tokens: int = option(8, "Number of manifestation tokens.")
     token_dim: int = option(32, "Width of a token.")
@@ -38,6 +49,12 @@ class EncoderConfig(TrainingConfig):
     mask_weight: float = option(10.0, "Weight of the masks' cross-entropy and Dice loss.")
     severity_weight: float = option(4.0, "Weight of the severities' absolute error.")
     validation_images: int = option(1000, "Images of the validation split to validate on.")
+
+    def __post_init__(self):
+        if self.freeze_tower and self.lora_rank:
+            raise ValueError("`lora_rank` is for a tower that learns: leave out `freeze_tower`, or take a rank of 0.")
+        if self.text_tower and not self.freeze_tower:
+            raise ValueError("`text_tower` needs `freeze_tower`: a tower that learns the labels drifts off its texts.")
 
 
 class Patients(torch.utils.data.Dataset):
@@ -78,10 +95,11 @@ class Patients(torch.utils.data.Dataset):
             image = degrade(rng, change_light(rng, image), strength=0.4)
         if image.shape[0] != self.size:
             image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        small = np.zeros((len(masks), MASK_SIZE, MASK_SIZE), np.uint8)
+        side = self.size // 2
+        small = np.zeros((len(masks), side, side), np.uint8)
         if present.any():
-            resized = cv2.resize(layers, (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)
-            small[present] = resized.reshape(MASK_SIZE, MASK_SIZE, -1).transpose(2, 0, 1)
+            whole = layers.transpose(2, 0, 1)
+            small[present] = [cv2.resize(layer, (side, side), interpolation=cv2.INTER_AREA) for layer in whole]
         return {
             "images": torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1),
             "labels": torch.from_numpy(labels),
@@ -129,13 +147,36 @@ def encoder_loss(
 
 
 def _dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """One minus the soft Dice overlap (Milletari et al., arXiv:1606.04797), over the masks that are there."""
+    """One minus the soft Dice overlap (Milletari et al., arXiv:1606.04797) of each sign that is in the batch.
+
+    A sign's masks are taken together over the batch, so that claiming it on a face that does not show it costs, too.
+    """
     probabilities = logits.sigmoid()
-    overlap = (probabilities * masks).sum((2, 3))
-    total = probabilities.square().sum((2, 3)) + masks.square().sum((2, 3))
-    there = (masks.amax((2, 3)) > 0).float()
+    overlap = (probabilities * masks).sum((0, 2, 3))
+    total = (probabilities.square() + masks.square()).sum((0, 2, 3))
+    there = (masks.amax((0, 2, 3)) > 0).float()
     loss = 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
     return (loss * there).sum() / there.sum().clamp(min=1.0)
+
+
+def _create_encoder(config: EncoderConfig) -> ManifestationEncoder:
+    """The encoder to train, whose parameters require a gradient as far as they are to learn."""
+    if config.init_from:
+        encoder = ManifestationEncoder.from_pretrained(config.init_from, image_size=config.image_size)
+    else:
+        encoder = ManifestationEncoder.from_tower(
+            config.tower,
+            config.tower_weights,
+            image_size=config.image_size,
+            num_tokens=config.num_tokens,
+            token_dim=config.token_dim,
+            text_tower=config.text_tower,
+        )
+    if config.freeze_tower:
+        encoder.freeze_tower()
+    if config.lora_rank:
+        encoder.add_lora(config.lora_rank)
+    return encoder
 
 
 class EncoderTask:
@@ -146,12 +187,7 @@ class EncoderTask:
     def __init__(self, config: EncoderConfig):
         self.config = config
         torch.manual_seed(config.seed)
-        if config.init_from:
-            self.model = ManifestationEncoder.from_pretrained(config.init_from)
-        else:
-            self.model = ManifestationEncoder(
-                config.tower, config.image_size, num_tokens=config.num_tokens, token_dim=config.token_dim
-            )
+        self.model = _create_encoder(config)
         self.dataset = Patients(config.data_dir, "train", config.image_size, config.seed)
         held_out = Patients(config.data_dir, "validation", config.image_size)
         count = min(config.validation_images, len(held_out))
@@ -163,7 +199,7 @@ class EncoderTask:
 
     @torch.no_grad()
     def validate(self, model, picture, device):
-        """Scores of labels, masks and calibration at a threshold of 0.5, and a picture of the masks."""
+        """Scores of labels, masks and calibration at a threshold of 0.5; a picture of the masks, and a table of F1."""
         probabilities, labels, token_probabilities, overlaps, tiles = [], [], [], [], []
         for batch in self.validation:
             output = model((batch["images"].float() / 255.0).to(device))
@@ -178,8 +214,11 @@ class EncoderTask:
         probability, label, overlap = (np.concatenate(part) for part in (probabilities, labels, overlaps))
         save_image(make_grid(tiles[:48], nrow=8), picture)
         healthy = ~label.any(1)
+        f1 = f1_scores(probability > 0.5, label)
+        table = picture.with_name(picture.stem.replace("samples", "validation") + ".md")
+        table.write_text(_f1_table(f1, label.sum(0)))
         return {
-            "macro_f1": float(np.nanmean(f1_scores(probability > 0.5, label))),
+            "macro_f1": float(np.nanmean(f1)),
             "token_macro_f1": float(np.nanmean(f1_scores(np.concatenate(token_probabilities) > 0.5, label))),
             "dice_appearance": _mean_over_signs(overlap[:, APPEARANCE]),
             "healthy_claimed": float((probability[healthy] > 0.5).any(1).mean()),
@@ -187,8 +226,21 @@ class EncoderTask:
         }
 
     def export(self, model, folder: Path) -> None:
-        """Saves the encoder in float16."""
+        """Saves the encoder in float16, calibrated on the half of the validation subjects that calibrates."""
+        rows = distinct_faces(load_mema(self.config.data_dir, "validation"))
+        half = np.flatnonzero(calibration_half(rows["subject_id"]))
+        if len(half):
+            calibrate(model, read_faces(model, rows.select(half)))
+        else:
+            logger.warning("The validation split is too small to calibrate on: the thresholds stay as they were.")
         model.half().save_pretrained(folder)
+
+
+def _f1_table(f1: np.ndarray, counts: np.ndarray) -> str:
+    """Markdown: F1 `[L]` of the labels that occur, the worst first, and how many images show them."""
+    rows = sorted((value, label, count) for value, label, count in zip(f1, LABELS, counts, strict=True) if count)
+    lines = [f"| {label} | {count} | {value:.3f} |" for value, label, count in rows]
+    return "\n".join(["| label | images | F1 |", "| --- | ---: | ---: |", *lines, ""])
 
 
 def _mean_over_signs(overlaps: np.ndarray) -> float:

@@ -60,3 +60,31 @@ def dice_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     overlap = (predicted & true).sum((-2, -1))
     total = predicted.sum((-2, -1)) + true.sum((-2, -1))
     return np.where(total > 0, 2 * overlap / np.maximum(total, 1), 1.0)
+
+
+def cohens_kappa(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Agreement of two readings of the same faces, beyond that of chance.
+
+    Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
+
+    Args:
+        first (`np.ndarray`):
+            bool `[N, L]`.
+        second (`np.ndarray`):
+            bool `[N, L]`.
+
+    Returns:
+        `np.ndarray`: float64 `[L]`, 1 for full agreement and 0 for that of chance; NaN for a label that the first
+        reading has nowhere.
+    """
+    agreed = (first == second).mean(0)
+    shares = first.mean(0), second.mean(0)
+    chance = shares[0] * shares[1] + (1 - shares[0]) * (1 - shares[1])
+    there = first.any(0) & (chance < 1)
+    return np.where(there, (agreed - chance) / np.where(there, 1 - chance, 1.0), np.nan)
+
+
+def mean_told(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN if nothing is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else float("nan")

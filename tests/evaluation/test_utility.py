@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
+from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores, mean_told
 
 
 def test_f1_of_each_label():
@@ -23,3 +23,8 @@ def test_dice_of_masks():
     one[0, :4], other[0, 2:6] = True, True
     one[1, 0] = True
     np.testing.assert_allclose(dice_scores(one, other), [0.5, 0.0, 1.0])
+
+
+def test_mean_of_what_is_told():
+    assert mean_told(np.array([1.0, np.nan, 2.0])) == 1.5
+    assert np.isnan(mean_told(np.array([np.nan])))

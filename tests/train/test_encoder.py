@@ -10,6 +10,7 @@ import train_manifestation_encoder as script
 from harness import train
 
 from medeid.data.build import BuildOptions, build_set
+from medeid.evaluation.calibration import is_calibrated
 from medeid.manifestations.encoder import ManifestationEncoder
 from medeid.manifestations.taxonomy import LABELS
 
@@ -49,6 +50,7 @@ def test_every_part_learns_and_the_encoder_is_exported(patients, tmp_path):
         data_dir=patients, output_dir=str(tmp_path), train_batch_size=8, max_train_steps=4, validation_steps=4
     )
     config.lr_warmup_steps, config.dataloader_num_workers = 0, 0
+    config.learning_rate = 2e-3  # so that float16 shows every step
     task = script.EncoderTask(config)
     before = {name: value.clone() for name, value in task.model.named_parameters()}
     train(config, task)
@@ -57,4 +59,38 @@ def test_every_part_learns_and_the_encoder_is_exported(patients, tmp_path):
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"macro_f1", "dice_appearance", "healthy_claimed", "calibration_error"} <= set(metrics[-1])
     assert (tmp_path / "samples-000004.png").exists()
-    assert ManifestationEncoder.from_pretrained(tmp_path / "export").config.num_tokens == config.num_tokens
+    exported = ManifestationEncoder.from_pretrained(tmp_path / "export")
+    assert exported.config.num_tokens == config.num_tokens
+    assert is_calibrated(exported)
+    table = (tmp_path / "validation-000004.md").read_text().splitlines()
+    assert table[0] == "| label | images | F1 |"
+    worst_first = [float(line.split("|")[3]) for line in table[2:]]
+    assert worst_first == sorted(worst_first) and 0 < len(worst_first) < len(LABELS)
+
+
+@pytest.mark.parametrize("options", [{"freeze_tower": True, "text_tower": True}, {"lora_rank": 2}, {}], ids=str)
+def test_a_tower_that_has_learned_to_see_is_frozen_adapted_or_trained(patients, clip_folder, tmp_path, options):
+    config = script.EncoderConfig(
+        data_dir=patients, output_dir=str(tmp_path), tower=f"local-dir:{clip_folder}", image_size=64, **options
+    )
+    config.train_batch_size, config.max_train_steps, config.validation_images = 4, 2, 2
+    config.lr_warmup_steps, config.dataloader_num_workers = 0, 0
+    task = script.EncoderTask(config)
+    before = {name: value.clone() for name, value in task.model.named_parameters() if "lora_" not in name}
+    train(config, task)
+    after = dict(ManifestationEncoder.from_pretrained(tmp_path / "export").named_parameters())
+    plain = {name.replace("base_layer.", ""): value.half().float() for name, value in before.items()}
+    changed = {name for name, value in plain.items() if not torch.equal(after[name], value)}
+    tower = {name for name in changed if name.startswith("vision.")}
+    assert ("vision.trunk.blocks.0.attn.qkv.weight" in tower) == ("freeze_tower" not in options)
+    assert ("vision.trunk.patch_embed.proj.weight" in tower) == (not options)
+    assert bool(tower) == ("freeze_tower" not in options)
+    assert {"label_bias", "pyramid.laterals.0.weight", "mask_head.weight"} <= changed
+    assert not any(name.startswith(("text.", "logit_scale")) for name in changed)
+
+
+def test_options_that_contradict_each_other():
+    with pytest.raises(ValueError, match="`lora_rank`"):
+        script.EncoderConfig(freeze_tower=True, lora_rank=4)
+    with pytest.raises(ValueError, match="`text_tower` needs `freeze_tower`"):
+        script.EncoderConfig(text_tower=True, lora_rank=4)

@@ -1,0 +1,140 @@
+"""Can one tell from features who it is? A classifier that learns some faces of each subject, tried on others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_UNSEEN_SHARE = 0.25
+_SHRINKAGES = (1e-6, 1e-3, 0.1, 1.0)
+_WEIGHT_DECAYS = (0.1, 5.0)
+_HIDDEN = 256
+_STEPS, _STEPS_BETWEEN_TRIALS = 100, 20
+_LEARNING_RATE = 5e-3
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How often an attacker names the right subject.
+
+    Attributes:
+        linear, mlp (`float`): Share of unseen faces, in [0, 1], by a linear and by a small non-linear classifier.
+        chance (`float`): What guessing comes to.
+        subjects, unseen (`int`): Number of subjects, and of faces that the shares are of.
+    """
+
+    linear: float
+    mlp: float
+    chance: float
+    subjects: int
+    unseen: int
+
+
+def identity_probe(features: np.ndarray, subject_ids: Sequence[str], seed: int = 0) -> ProbeResult:
+    """Trains classifiers to tell subjects apart by some of their faces, and tries them on their other faces.
+
+    What the faces of one subject differ in is made equally small in all directions first, as linear discriminant
+    analysis does: identity hides in directions of little variance, where a plain classifier misses it. From there both
+    attackers train, the linear one starting as the discriminant. Of several shrinkages, weight decays and training
+    lengths the best *on the unseen faces themselves* counts. So the rates are those of an attacker with luck, and a
+    little above chance where there is nothing to find; the probe on shuffled subjects shows how much.
+
+    Args:
+        features (`np.ndarray`):
+            float `[N, F]`, one row for each picture, none of them twice.
+        subject_ids (`Sequence[str]`):
+            Whose they are, `[N]`. Subjects with one face only are left out.
+        seed (`int`, *optional*, defaults to 0):
+            Of which faces are unseen, and of the classifiers' first weights.
+
+    Returns:
+        `ProbeResult`
+
+    Raises:
+        `ValueError`: there are no two subjects with two faces each.
+    """
+    subjects, unseen = _unseen_faces(subject_ids, seed)
+    count = int(subjects.max(initial=-1)) + 1
+    if count < 2:
+        raise ValueError("`subject_ids` must name at least two subjects with at least two faces each.")
+    known = (subjects >= 0) & ~unseen
+    targets = torch.from_numpy(subjects)
+    rates = {"linear": 0.0, "mlp": 0.0}
+    for shrinkage, decay in itertools.product(_SHRINKAGES, _WEIGHT_DECAYS):
+        inputs, means = _whitened(features.astype(np.float64), subjects, known, shrinkage)
+        for name, attacker in (("linear", _discriminant(means)), ("mlp", _mlp(inputs.shape[1], count, seed))):
+            rate = _best_rate(attacker, decay, inputs[known], targets[known], inputs[unseen], targets[unseen])
+            rates[name] = max(rates[name], rate)
+    return ProbeResult(rates["linear"], rates["mlp"], 1.0 / count, count, int(unseen.sum()))
+
+
+def _unseen_faces(subject_ids: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Subject numbers int64 [N], -1 for those with one face only, and whether a face is unseen, bool [N]."""
+    rng = np.random.default_rng(seed)
+    _, inverse, counts = np.unique(np.array(subject_ids), return_inverse=True, return_counts=True)
+    numbers = np.where(counts > 1, np.cumsum(counts > 1) - 1, -1)[inverse]
+    unseen = np.zeros(len(inverse), bool)
+    for subject in range(numbers.max(initial=-1) + 1):
+        faces = rng.permutation(np.flatnonzero(numbers == subject))
+        unseen[faces[: max(1, round(_UNSEEN_SHARE * len(faces)))]] = True
+    return numbers, unseen
+
+
+def _whitened(
+    features: np.ndarray, subjects: np.ndarray, known: np.ndarray, shrinkage: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features float32 [N, F] that vary evenly within a subject, and the subjects' means [K, F].
+
+    `shrinkage` is the variance, as a share of a feature's, that is added in every direction.
+    """
+    features = (features - features[known].mean(0)) / features[known].std(0).clip(min=1e-9)
+    means = np.stack([features[known & (subjects == subject)].mean(0) for subject in range(subjects.max() + 1)])
+    residuals = features[known] - means[subjects[known]]
+    covariance = residuals.T @ residuals / len(residuals)
+    variances, directions = np.linalg.eigh(covariance + shrinkage * np.eye(len(covariance)))
+    whitening = directions / np.sqrt(variances.clip(min=shrinkage))
+    whitening /= (features[known] @ whitening).std(0).mean()  # the size that the attackers' first steps suit
+    return torch.from_numpy(features @ whitening).float(), torch.from_numpy(means @ whitening).float()
+
+
+def _discriminant(means: torch.Tensor) -> nn.Module:
+    """A linear classifier that names the nearest mean [K, F]."""
+    attacker = nn.Linear(means.shape[1], len(means))
+    with torch.no_grad():
+        attacker.weight.copy_(means)
+        attacker.bias.copy_(-0.5 * means.square().sum(1))
+    return attacker
+
+
+def _mlp(num_features: int, num_subjects: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(num_features, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, num_subjects))
+
+
+def _best_rate(
+    attacker: nn.Module,
+    weight_decay: float,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    unseen_inputs: torch.Tensor,
+    unseen_targets: torch.Tensor,
+) -> float:
+    """The highest share of unseen faces named rightly before and on the way of the training."""
+    optimizer = torch.optim.AdamW(attacker.parameters(), _LEARNING_RATE, weight_decay=weight_decay)
+    best = 0.0
+    for step in range(_STEPS + 1):
+        if step % _STEPS_BETWEEN_TRIALS == 0:
+            with torch.no_grad():
+                named = attacker(unseen_inputs).argmax(1)
+            best = max(best, (named == unseen_targets).float().mean().item())
+        optimizer.zero_grad()
+        F.cross_entropy(attacker(inputs), targets).backward()
+        optimizer.step()
+    return best
