@@ -182,6 +182,12 @@ def crop_face(photo: np.ndarray, matrix: np.ndarray, size: int) -> FaceCrop:
     return FaceCrop(image=image, matrix=np.array(matrix, dtype=np.float64))
 
 
+def crop_mask(mask: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Cut the aligned square out of a mask bool `[H, W]` of the photo: bool `[size, size]`, see [`crop_face`]."""
+    picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
+    return crop_face(picture, matrix, size).image[..., 0] > 127
+
+
 def photo_window(matrix: np.ndarray, size: int, photo_shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """The part of the photo that a crop touches, with a margin for interpolation.
 

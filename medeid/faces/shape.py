@@ -1,12 +1,31 @@
-"""The distribution of face shapes, for drawing faces of nobody that have no source to take their pose from."""
+"""Shapes of faces of nobody: their distribution, and how the shape of a face gives way to another's."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 
-from .mesh import NUM_LANDMARKS
+from .mesh import (
+    INNER_LIPS,
+    LEFT_EYE,
+    MIRROR,
+    NOSE,
+    NOSE_BRIDGE,
+    NOSE_TIP,
+    NUM_LANDMARKS,
+    OUTER_LIPS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    RIGHT_IRIS,
+    RIGHT_LIDS,
+)
+
+_MAX_STEP = 4.0  # px of a 256 px crop that a feature moves at most
+_MAX_GROWTH = 1.12
 
 
 class ShapePrior(ModelMixin, ConfigMixin):
@@ -56,3 +75,63 @@ class ShapePrior(ModelMixin, ConfigMixin):
         weights = torch.randn(self.config.num_components, generator=generator) * spread
         points = self.mean.float().cpu() + weights @ self.components.float().cpu()
         return points.unflatten(0, (NUM_LANDMARKS, 3))
+
+
+# Points that move together, on the patient's right and on the midline; those on the left mirror them.
+FEATURES: dict[str, tuple[int, ...]] = {
+    "eyes": RIGHT_EYE + RIGHT_LIDS + RIGHT_IRIS,
+    "brows": RIGHT_BROW,
+    "nose": NOSE + NOSE_BRIDGE,
+    "mouth": OUTER_LIPS + INNER_LIPS,
+}
+
+
+def relax_landmarks(
+    source: np.ndarray, surrogate: np.ndarray, held: Collection[str] = (), amount: float = 0.7
+) -> np.ndarray:
+    """Moves the features of a face towards where another face has them, so that its shape tells less who it is.
+
+    Each feature moves as a whole and is scaled, both sides alike. So expression, lid aperture, gaze and every asymmetry
+    stay, and so do pose and outline. On a head that is turned, where breadths are foreshortened, it moves less.
+
+    Args:
+        source (`np.ndarray`):
+            float32 `[478, 3]` in pixels of a 256 px crop.
+        surrogate (`np.ndarray`):
+            The other face's, likewise.
+        held (`Collection[str]`, *optional*):
+            Those of `FEATURES` that stay as they are.
+        amount (`float`, *optional*, defaults to 0.7):
+            In [0, 1]: share of the way.
+
+    Returns:
+        `np.ndarray`: float32 `[478, 3]`, a new array.
+
+    Raises:
+        `ValueError`: if a held feature is none of `FEATURES`.
+    """
+    unknown = set(held) - set(FEATURES)
+    if unknown:
+        raise ValueError(f"`held` must be of {', '.join(FEATURES)}, but has {', '.join(sorted(unknown))}.")
+    amount *= _frontality(source)
+    result = source.copy()
+    for name, points in FEATURES.items():
+        if name in held:
+            continue
+        sides = [list(points), MIRROR[list(points)].tolist()]
+        pairs = [(source[side, :2], surrogate[side, :2]) for side in sides]
+        right, left = (amount * (other.mean(0) - own.mean(0)) for own, other in pairs)
+        apart, down = np.clip(((left - right)[0] / 2, (left + right)[1] / 2), -_MAX_STEP, _MAX_STEP)
+        growth = np.mean([np.ptp(other[:, 0]) / max(np.ptp(own[:, 0]), 1e-3) for own, other in pairs]) ** amount
+        growth = np.clip(growth, 1 / _MAX_GROWTH, _MAX_GROWTH)
+        for side, (own, _), outwards in zip(sides, pairs, (-1, 1), strict=True):
+            centre = own.mean(0)
+            result[side, :2] = centre + (own - centre) * growth + (outwards * apart, down)
+    return result
+
+
+def _frontality(landmarks: np.ndarray) -> float:
+    """1 for a face that looks ahead, 0 from where a turn of the head (about 40 degrees) has the nose below an eye."""
+    eyes = [landmarks[list(eye), 0].mean() for eye in (RIGHT_EYE, LEFT_EYE)]
+    share = (landmarks[NOSE_TIP, 0] - eyes[0]) / max(eyes[1] - eyes[0], 1e-3)
+    return float(np.clip(1.0 - 2.0 * abs(share - 0.5), 0.0, 1.0))

@@ -1,8 +1,22 @@
+"""Shapes of nobody, and how the shape of a face gives way to one."""
+
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from medeid.faces.mesh import NUM_LANDMARKS
-from medeid.faces.shape import ShapePrior
+from medeid.data.faces import FaceFolder
+from medeid.faces.mesh import (
+    INNER_LIPS,
+    LEFT_EYE,
+    NUM_LANDMARKS,
+    OVAL,
+    RIGHT_EYE,
+    flip_landmarks,
+    inter_ocular_distance,
+)
+from medeid.faces.shape import FEATURES, ShapePrior, relax_landmarks
 
 
 @pytest.fixture
@@ -29,3 +43,53 @@ def test_a_seed_repeats_a_shape(landmarks):
 def test_too_few_faces_are_an_error(landmarks):
     with pytest.raises(ValueError, match="components"):
         ShapePrior(num_components=32).fit(landmarks[:32])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Landmarks of two faces of nobody."""
+    folder = FaceFolder(Path(__file__).parents[2] / "examples" / "faces", "train")
+    return folder.landmarks(0), folder.landmarks(1)
+
+
+def openness(landmarks, contour):
+    """Height over breadth of an opening."""
+    width, height = np.ptp(landmarks[list(contour), :2], axis=0)
+    return height / width
+
+
+def test_features_move_and_what_they_do_stays(pair):
+    source, surrogate = pair
+    relaxed = relax_landmarks(source, surrogate)
+    moved = np.linalg.norm(relaxed - source, axis=1)
+    assert moved.max() > 2 and moved.mean() < 0.04 * inter_ocular_distance(source)
+    assert not moved[list(OVAL)].any()
+    for contour in (LEFT_EYE, RIGHT_EYE, INNER_LIPS):
+        assert openness(relaxed, contour) == pytest.approx(openness(source, contour), rel=0.01)
+
+
+def test_the_surrogate_gets_nearer(pair):
+    source, surrogate = pair
+    points = [index for name in ("eyes", "brows") for index in FEATURES[name]]
+    distance = [np.linalg.norm((shape - surrogate)[points, :2].mean(0)) for shape in (source, relax_landmarks(*pair))]
+    assert distance[1] < distance[0]
+
+
+def test_an_asymmetry_stays(pair):
+    source, surrogate = pair
+    drooping = source.copy()
+    drooping[list(RIGHT_EYE), 1] += 3.0
+    gaps = []
+    for shape in (drooping, relax_landmarks(drooping, surrogate)):
+        mirrored = flip_landmarks(shape)
+        gaps.append((shape - mirrored)[list(RIGHT_EYE), 1].mean())
+    assert gaps[1] == pytest.approx(gaps[0], abs=0.3)
+
+
+def test_what_is_held_does_not_move(pair):
+    held = relax_landmarks(*pair, held=("mouth", "nose"))
+    still = [index for name in ("mouth", "nose") for index in FEATURES[name]]
+    assert np.array_equal(held[still], pair[0][still]) and not np.array_equal(held, pair[0])
+    assert np.array_equal(relax_landmarks(*pair, held=FEATURES), pair[0])
+    with pytest.raises(ValueError, match="`held` must be of eyes, brows, nose, mouth, but has ears"):
+        relax_landmarks(*pair, held=("ears",))
