@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from medeid import MedicalDeIDPipeline
+from medeid.data.simulate import simulate
+from medeid.manifestations.taxonomy import Finding
 from medeid.pipeline import PACKAGED_WEIGHTS
+from medeid.types import FaceCrop
 
 BEFORE_AFTER = Path(__file__).parent / "before_after.png"
 SURROGATES = PACKAGED_WEIGHTS / "medeid-tiny" / "surrogates.jpg"
 FACE_SEEDS = (17, 25, 7, 30, 31, 33, 36, 2)  # the cleanest of the first forty
+PATIENTS = {0: Finding("port_wine_stain", "left", 0.8), 1: Finding("seborrhoeic_keratosis", "right", 0.8)}
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -41,7 +46,14 @@ def main() -> None:
         generators = [seeded(1000 * surrogate + seed) for seed in FACE_SEEDS]
         rows.append(pipeline(sources, generator=generators).images)
     side_by_side(rows).save(SURROGATES, quality=90)
-    side_by_side([[rows[0][0], rows[1][0], rows[0][1], rows[1][1]]]).save(BEFORE_AFTER, optimize=True)
+    pairs = []
+    for index, finding in PATIENTS.items():
+        crop = FaceCrop(np.asarray(sources[index]), np.eye(2, 3))
+        landmarks = pipeline.find_landmarks([crop])[0]
+        patient = simulate(crop.image, landmarks, [finding], np.random.default_rng(index))
+        result = pipeline(patient.image, preserve=[finding.manifestation], generator=seeded(FACE_SEEDS[index]))
+        pairs += [Image.fromarray(patient.image), Image.fromarray(result.images[0])]
+    side_by_side([pairs]).save(BEFORE_AFTER, optimize=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ __version__ = "0.1.0"
 __all__ = ["MedicalDeIDPipeline", "NoFaceFoundError", "VerificationError", "__version__"]
 
 if TYPE_CHECKING:
-    from .pipeline import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+    from .pipeline import MedicalDeIDPipeline
+    from .records import NoFaceFoundError, VerificationError
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from . import __version__
 
@@ -145,27 +147,80 @@ def _stages(progress: Progress) -> Callable[[str, int, int], None]:
     return advance
 
 
+Model = Annotated[str, typer.Option(help="medeid-tiny (inside the package), a folder, or a Hub id.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON with your own faces instead of detection: a list of objects with box (x0, y0, x1, y1) and, if "
+        "you know them, points5 (x, y of both eyes, nose and both mouth corners, from image left); or an object "
+        "from file name to such a list."
+    ),
+]
+
+
+def _quiet() -> None:
+    """Keeps the libraries' own bars and warnings out of the output."""
+    from diffusers.utils import logging as diffusers_logging
+
+    warnings.filterwarnings("ignore")
+    logging.getLogger().setLevel(logging.ERROR)
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+
+
+def _parse_preserve(text: str) -> str | list[str]:
+    from .manifestations.taxonomy import parse_sign
+
+    if text in ("auto", "none"):
+        return text
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        for name in names:
+            parse_sign(name)
+    except ValueError as error:
+        raise _usage_error(f"--preserve {text}: {error}") from error
+    return names
+
+
+def _masks(path: Path | None, photos: list[Path]) -> dict[Path, Path]:
+    """The mask of each photo that has one."""
+    if path is None:
+        return {}
+    if path.is_dir():
+        found = {photo: path / f"{photo.stem}.png" for photo in photos}
+        return {photo: mask for photo, mask in found.items() if mask.is_file()}
+    if len(photos) != 1:
+        raise _usage_error(f"--mask {path}: is one picture for {len(photos)} photos; give a folder with NAME.png each")
+    return {photos[0]: path}
+
+
 @app.command()
 def deid(
     photos: Annotated[
         list[Path], typer.Argument(metavar="PHOTO...", help="Photos to de-identify.", show_default=False)
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)],
-    model: Annotated[
-        str, typer.Option(help="medeid-tiny (inside the package), a folder, or a Hub id.")
-    ] = "medeid-tiny",
+    model: Model = "medeid-tiny",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the model's own by default.")] = None,
     guidance: Annotated[float | None, typer.Option(min=1.0, help="Guidance towards the new identity.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a result; by default every run is new.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
-    boxes: Annotated[
+    preserve: Annotated[
+        str,
+        typer.Option(
+            help="Signs to preserve: auto (those that medeid finds), none, or names with commas, found or not: "
+            "rosacea,ptosis:left. An unknown name gets the nearest ones."
+        ),
+    ] = "auto",
+    mask: Annotated[
         Path | None,
         typer.Option(
-            help="JSON with your own faces instead of detection: a list of objects with box (x0, y0, x1, y1) and, if "
-            "you know them, points5 (x, y of both eyes, nose and both mouth corners, from image left); or an object "
-            "from file name to such a list."
+            help="What is to stay on top, painted white on black in the photo's size: a picture, or for several photos "
+            "a folder with NAME.png for NAME.jpg."
         ),
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a result; by default every run is new.")] = None,
+    device: Device = "cpu",
+    boxes: Boxes = None,
 ) -> None:
     """Replace every face in each PHOTO by that of somebody who does not exist.
 
@@ -177,19 +232,13 @@ def deid(
 
     Example: medeid deid photo.jpg -o out/
     """
-    given = _read_boxes(boxes, photos)
+    given, masks, signs = _read_boxes(boxes, photos), _masks(mask, photos), _parse_preserve(preserve)
     _prepare_output(out)
-    warnings.filterwarnings("ignore")
-    # These import torch and diffusers: not for --help.
-    from diffusers.utils import logging as diffusers_logging
-
-    from .clinical.batch import Deidentifier
-
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
+    _quiet()
+    from .clinical.batch import Deidentifier  # imports torch and diffusers: not for --help
 
     try:
-        worker = Deidentifier(model, device, steps, guidance, seed)
+        worker = Deidentifier(model, device, steps, guidance, signs, seed)
     except (OSError, ValueError, RuntimeError) as error:
         raise _usage_error(f"--model {model} --device {device}: {error}") from error
     failures: list[str] = []
@@ -197,7 +246,7 @@ def deid(
     with _progress() as progress, open(records_path, "w") as records:
         task = progress.add_task("De-identifying", total=len(photos))
         for index, (photo, name) in enumerate(zip(photos, _output_names(photos), strict=True)):
-            result = worker.run(index, photo, out, name, given.get(photo))
+            result = worker.run(index, photo, out, name, given.get(photo), masks.get(photo))
             records.write(json.dumps(asdict(result.record)) + "\n")
             records.flush()
             if result.reason:
@@ -211,6 +260,69 @@ def deid(
     print(f"{released} of {len(photos)} photos released to {out}")
     if failures:
         raise typer.Exit(NOT_ALL_RELEASED)
+
+
+@app.command()
+def inspect(
+    photos: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO...", help="Photos to look at; they are only read.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pictures.")] = Path("signs"),
+    model: Model = "medeid-tiny",
+    device: Device = "cpu",
+    boxes: Boxes = None,
+) -> None:
+    """Show which signs of disease medeid reads on the faces in each PHOTO.
+
+    Prints sign, side (the patient's own), probability, severity and region, and
+    writes OUT/NAME.signs.png, the photo with the signs' masks and a legend.
+    These pictures show the patient: they are as sensitive as the photos.
+
+    Exit status: 0 every photo was read, 2 at least one could not be used or has no face, 1 wrong usage.
+
+    Example: medeid inspect photo.jpg -o signs/
+    """
+    given = _read_boxes(boxes, photos)
+    _prepare_output(out)
+    _quiet()
+    from .clinical.inspection import Inspector
+
+    try:
+        inspector = Inspector(model, device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _usage_error(f"--model {model} --device {device}: {error}") from error
+    failures = 0
+    for photo, name in zip(photos, _output_names(photos), strict=True):
+        try:
+            faces = inspector.run(photo, out / f"{name}.signs.png", given.get(photo))
+        except ValueError as error:
+            failures += 1
+            _say(errors, "[bold red]not read:[/]", f"{photo}: {error}")
+            continue
+        Console().print(_signs_table(photo.name, faces))
+    if failures:
+        raise typer.Exit(NOT_ALL_USED)
+
+
+def _signs_table(title: str, faces: list[Any]) -> Table:
+    table = Table(
+        "face", "sign", "side", "probability", "severity", "region", title=escape(title), title_justify="left"
+    )
+    for number, face in enumerate(faces, start=1):
+        if not face.readings:
+            table.add_row(str(number), "no sign found")
+        for reading in face.readings:
+            row = reading.row
+            table.add_row(
+                str(number),
+                row.title,
+                reading.side if row.lateral else "",
+                f"{reading.probability:.0%}",
+                f"{reading.severity:.1f}",
+                row.region.replace("_", " "),
+            )
+    return table
 
 
 @app.command()

@@ -90,6 +90,43 @@ class Photo:
         return np.where(changed[..., None], scaled, self.source)
 
 
+def open_mask(mask: PhotoInput, shape: tuple[int, int]) -> np.ndarray:
+    """Reads a mask that was drawn on a photo.
+
+    Args:
+        mask (`PIL.Image.Image` or `np.ndarray`):
+            A PIL image of mode 1 or L, upright, or an array bool, uint8 or float [H, W]. What is above the middle of
+            its range (127 of 255) is marked.
+        shape (`tuple[int, int]`):
+            Height and width of the upright photo.
+
+    Returns:
+        `np.ndarray`: bool [H, W].
+
+    Raises:
+        TypeError: another type.
+        ValueError: another mode, dtype or size.
+    """
+    if isinstance(mask, Image.Image):
+        if mask.mode not in ("1", "L"):
+            raise ValueError(f"`manifestation_mask` has mode {mask.mode}; convert it to black and white, mode 1 or L.")
+        mask = np.array(mask)
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"`manifestation_mask` must be a PIL image or a numpy array, got {type(mask).__name__}.")
+    if mask.ndim != 2 or not (mask.dtype in (bool, np.uint8) or np.issubdtype(mask.dtype, np.floating)):
+        raise ValueError(
+            f"`manifestation_mask` must be bool, uint8 or float [H, W], got {mask.dtype} {list(mask.shape)}."
+        )
+    if mask.shape != tuple(shape):
+        raise ValueError(
+            f"`manifestation_mask` is {mask.shape[1]} x {mask.shape[0]} px, but the upright photo is {shape[1]} x "
+            f"{shape[0]} px. Draw it on the photo in its own size."
+        )
+    if mask.dtype == bool:
+        return mask
+    return mask > (127 if mask.dtype == np.uint8 else 0.5)
+
+
 def _float_to_uint8(array: np.ndarray) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"`image` must be uint8, or float in [0, 1], got {array.dtype}.")

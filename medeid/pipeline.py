@@ -6,27 +6,26 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from diffusers.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
-from diffusers.utils import BaseOutput
 from huggingface_hub import snapshot_download
 from PIL import Image
 
 from .diffusion import inpaint
-from .faces.alignment import box_points5, crop_face, ffhq_matrix, invert, matrix_scale, transform_points
+from .faces.alignment import box_points5, crop_face, crop_mask, ffhq_matrix, invert, matrix_scale, transform_points
 from .faces.compositing import feathered_mask, match_colour, paste_face, project_mask, warped_mask
 from .faces.detection import (
     MIN_SCORE,
     CenterFaceDetector,
     FaceDetector,
-    RejectedBox,
     RetinaFaceDetector,
     detect_faces,
 )
@@ -43,92 +42,60 @@ from .faces.shape import ShapePrior
 from .identity.adapter import IdentityAdapter
 from .identity.recognizer import Recognizer, load_recognizers
 from .identity.surrogate import SurrogatePrior
-from .photos import OutputType, Photo, PhotoInput
+from .manifestations.channels import (
+    Preservation,
+    keep_appearance,
+    keep_colour,
+    keep_geometry,
+    one_side,
+    plan_preservation,
+)
+from .manifestations.encoder import ManifestationEncoder, Reading
+from .manifestations.taxonomy import TAXONOMY, Finding, parse_sign
+from .photos import OutputType, Photo, PhotoInput, open_mask
+from .records import (
+    FaceManifestations,
+    FaceRecord,
+    ManifestationRecord,
+    MedicalDeIDPipelineOutput,
+    NoFaceFoundError,
+    PhotoRecord,
+    VerificationError,
+)
 from .types import FaceBox, FaceCrop
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
 MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
+Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 FEATHER = 10 / 256  # of the crop's side: the width over which a new face fades into the photo
 
 
-class NoFaceFoundError(ValueError):
-    """No face was found in a photo, so nothing is returned: an unchanged photo must not pass as de-identified.
+@dataclass(frozen=True)
+class _Seen:
+    """What the encoder reads of one crop.
 
     Attributes:
-        index (`int`): Which photo of the call.
-        reason (`str`): What was seen, and what to do.
+        readings: The signs that it claims.
+        probabilities, severities: float32 [L].
+        masks: float32 [M, S/2, S/2], 0 or 1.
+        tokens: float [T, D].
     """
 
-    def __init__(self, index: int, rejected: list[RejectedBox]):
-        self.index = index
-        seen = f" (rejected: {'; '.join(each.reason for each in rejected)})" if rejected else ""
-        self.reason = f"no face was found{seen}; give the face's box yourself, or a photo with a larger, freer face"
-        super().__init__(f"Photo {index}: {self.reason}.")
+    readings: list[Reading]
+    probabilities: np.ndarray
+    severities: np.ndarray
+    masks: np.ndarray
+    tokens: torch.Tensor
 
+    def mask(self, name: str, side: str) -> np.ndarray:
+        """bool [S/2, S/2]: where a sign is on a side."""
+        return one_side(self.masks[list(TAXONOMY).index(name)], [side]) > 0
 
-class VerificationError(RuntimeError):
-    """A result did not pass its checks after all retries, so nothing is returned.
-
-    Attributes:
-        index (`int`): Which photo of the call.
-        reason (`str`): Which check failed, and what to do.
-        records (`list[PhotoRecord]`): The records of the call, with what was measured.
-    """
-
-    def __init__(self, index: int, failed: str, records: list[PhotoRecord]):
-        self.index, self.records = index, records
-        self.reason = f"withheld, since {failed}; try another seed, more inference steps or a higher guidance scale"
-        super().__init__(f"Photo {index}: {self.reason}.")
-
-
-@dataclass
-class FaceRecord:
-    """What was done to one face.
-
-    Attributes:
-        box (`tuple`): Left, top, right and bottom in pixels of the upright photo.
-        score (`float`): The detector's confidence; 1.0 for a box given by the user.
-        detector (`str`): Name of the detector, or `"user"`.
-        surrogate_digest (`str`): First 16 hex digits of the SHA-256 of the surrogate's seed.
-        similarity (`dict`): For each recognizer, cosines of the source face: `before` to its own mirror image (what the
-            same face scores), `after` to the result.
-        attempts (`int`): How many surrogates were tried.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float
-    detector: str
-    surrogate_digest: str = ""
-    similarity: dict[str, dict[str, float]] = field(default_factory=dict)
-    attempts: int = 0
-
-
-@dataclass
-class PhotoRecord:
-    """What was done to one photo: `status` is `"released"` or `"withheld"`, `seconds` its share of the call's time."""
-
-    status: str
-    faces: list[FaceRecord]
-    rejected: list[RejectedBox]
-    seconds: float = 0.0
-
-
-@dataclass
-class MedicalDeIDPipelineOutput(BaseOutput):
-    """
-    Args:
-        images (`list`):
-            De-identified photos, as the inputs in type, size and mode.
-        records (`list[PhotoRecord]`):
-            What was done to each photo.
-        masks (`list[np.ndarray]`):
-            bool [H, W]: outside of it a photo is what it was, bit for bit.
-    """
-
-    images: list[PhotoInput]
-    records: list[PhotoRecord]
-    masks: list[np.ndarray]
+    @property
+    def claimed(self) -> set[str]:
+        """The labels that it claims."""
+        return {reading.label for reading in self.readings}
 
 
 @dataclass
@@ -142,7 +109,10 @@ class _Face:
         landmarks: float32 [478, 3], in pixels of a 256 px crop.
         mask: float32 [S, S] in [0, 1], feathered: how far the new face covers the old one.
         hole: float32 [S, S] of {0, 1}: what the UNet may not see.
+        neighbours: float32 [S, S] of {0, 1}: where other faces of the photo reach into the crop.
         embeddings: The source's unit embedding [D] by each recognizer.
+        seen: What the encoder reads of the source, label by label and mask by mask.
+        preserved: What outlives the face.
         generator: Source of all that is random about the new face.
         generated: uint8 [S, S, 3], the new face.
     """
@@ -153,7 +123,10 @@ class _Face:
     landmarks: np.ndarray
     mask: np.ndarray
     hole: np.ndarray
+    neighbours: np.ndarray
     embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
+    seen: _Seen = field(init=False)
+    preserved: Preservation = field(init=False)
     generator: torch.Generator = field(default_factory=torch.Generator)
     generated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
@@ -177,7 +150,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         landmark_net (`LandmarkNet`):
             Finds the dense landmarks.
         shape_prior (`ShapePrior`):
-            The distribution of face shapes, for [`draw_faces`].
+            The distribution of face shapes, which the surrogates' shapes are drawn from.
+        manifestation_encoder (`ManifestationEncoder`):
+            Reads the signs of disease.
         crop_size (`int`, *optional*, defaults to 256):
             Side of the aligned crop in pixels.
         num_inference_steps (`int`, *optional*, defaults to 12):
@@ -186,7 +161,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             Guidance towards the surrogate when a call does not say.
     """
 
-    model_cpu_offload_seq = "landmark_net->structure_adapter->unet->vae"
+    model_cpu_offload_seq = "landmark_net->manifestation_encoder->structure_adapter->unet->vae"
     _exclude_from_cpu_offload = ["surrogate_prior", "identity_adapter", "shape_prior"]
     _callback_tensor_inputs = ["latents"]
 
@@ -200,6 +175,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         surrogate_prior: SurrogatePrior,
         landmark_net: LandmarkNet,
         shape_prior: ShapePrior,
+        manifestation_encoder: ManifestationEncoder,
         crop_size: int = 256,
         num_inference_steps: int = 12,
         guidance_scale: float = 2.0,
@@ -214,6 +190,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             surrogate_prior=surrogate_prior,
             landmark_net=landmark_net,
             shape_prior=shape_prior,
+            manifestation_encoder=manifestation_encoder,
         )
         self.register_to_config(
             crop_size=crop_size, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
@@ -263,12 +240,27 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             self._recognizers = load_recognizers(self._execution_device)
         return self._recognizers
 
-    def check_inputs(self, images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries):
+    def check_inputs(
+        self,
+        images,
+        boxes,
+        num_inference_steps,
+        guidance_scale,
+        generator,
+        output_type,
+        max_retries,
+        manifestation_mask,
+    ):
         if not images:
             raise ValueError("`image` is an empty list; give at least one photo.")
         if boxes is not None and len(boxes) != len(images):
             raise ValueError(
                 f"`boxes` has {len(boxes)} entries for {len(images)} photos; give a list of boxes a photo."
+            )
+        if manifestation_mask is not None and len(manifestation_mask) != len(images):
+            raise ValueError(
+                f"`manifestation_mask` is a list of {len(manifestation_mask)} for {len(images)} photos; give one for "
+                "each, and None where there is none."
             )
         if isinstance(generator, list) and len(generator) != len(images):
             raise ValueError(f"`generator` is a list of {len(generator)} for {len(images)} photos; give one for each.")
@@ -286,6 +278,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self,
         image: PhotoInput | Sequence[PhotoInput],
         boxes: Sequence[Sequence[FaceBox]] | None = None,
+        preserve: Preserve = "auto",
+        manifestation_mask: PhotoInput | Sequence[PhotoInput | None] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -301,6 +295,12 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 Photos, see [`Photo.open`].
             boxes (`list[list[FaceBox]]`, *optional*):
                 The faces of each photo, instead of detection.
+            preserve (`str` or `list[str]`, *optional*, defaults to `"auto"`):
+                The signs that are to be preserved: `"auto"` for those that the encoder finds, `"none"`, or a list of
+                names of the taxonomy (`"rosacea"`, `"ptosis:left"`), whether the encoder finds them or not.
+            manifestation_mask (`PIL.Image.Image`, `np.ndarray`, or a list of them, *optional*):
+                Drawn by hand, of the upright photo's size, black and white ([`open_mask`]): what is not black stays
+                on top, for signs that the encoder does not know. One for each photo, or None for it.
             num_inference_steps (`int`, *optional*):
                 Denoising steps; by default the pipeline's own.
             guidance_scale (`float`, *optional*):
@@ -323,16 +323,26 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         Raises:
             NoFaceFoundError: a photo has no face; nothing is returned.
             VerificationError: a face did not pass the checks; nothing is returned.
+            UnknownManifestationError: a name in `preserve` is not in the taxonomy; the message lists the nearest.
             ValueError: an argument is off.
         """
         began = time.monotonic()
 
         # 1. Check the inputs
-        images: list[PhotoInput] = list(image) if isinstance(image, (list, tuple)) else [image]  # type: ignore[list-item]
+        images = _as_list(image)
+        if manifestation_mask is not None:
+            manifestation_mask = _as_list(manifestation_mask)
         num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        self.check_inputs(images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries)
+        self.check_inputs(
+            images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries, manifestation_mask
+        )
+        listed = _listed_signs(preserve)
         photos = [Photo.open(each) for each in images]
+        drawn = [
+            None if mask is None else open_mask(mask, photo.rgb.shape[:2])
+            for mask, photo in zip(manifestation_mask or [None] * len(photos), photos, strict=True)
+        ]
 
         # 2. Find the faces, cut them out, find their landmarks
         records, faces = self.find_faces(photos, boxes)
@@ -340,10 +350,14 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         # 3. Hide from the UNet every face in every crop, its own and its neighbours'
         self.mark_holes(faces)
 
-        # 4. Embed the source identities
+        # 4. Read the signs of disease, and decide what of them is to stay
+        self.read_manifestations(faces)
+        self.plan_preservation(faces, listed, drawn)
+
+        # 5. Embed the source identities
         self.embed_sources(faces)
 
-        # 5. Draw surrogates, generate, paste back and verify; faces that fail get another surrogate
+        # 6. Draw surrogates, generate, paste back and verify; faces that fail get another surrogate
         generators = generator if isinstance(generator, list) else [generator] * len(photos)
         pasted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         pending = faces
@@ -356,6 +370,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             pending = [face for face, _ in failed]
             if not failed:
                 break
+        self.compare_manifestations(faces, {index: result for index, (result, _) in pasted.items()}, listed)
         for record in records:
             record.seconds = (time.monotonic() - began) / len(photos)
         if failed:
@@ -364,7 +379,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             face, reason = failed[0]
             raise VerificationError(face.photo, reason, records)
 
-        # 6. Give each photo back in the form it came in
+        # 7. Give each photo back in the form it came in
         outputs = [photo.restore(*pasted[index], output_type) for index, photo in enumerate(photos)]
         masks = [mask for _, (_, mask) in sorted(pasted.items())]
         self.maybe_free_model_hooks()
@@ -446,7 +461,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         faces = []
         for (index, _, record), crop, points in zip(found, crops, landmarks, strict=True):
             mask = feathered_mask(region_mask(points, "face", crop.size), FEATHER * crop.size)
-            faces.append(_Face(index, record, crop, points, mask, hole=(mask > 0).astype(np.float32)))
+            hole = (mask > 0).astype(np.float32)
+            faces.append(_Face(index, record, crop, points, mask, hole, np.zeros_like(hole)))
         return records, faces
 
     @torch.no_grad()
@@ -463,7 +479,92 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             for other in faces:
                 if other is not face and other.photo == face.photo:
                     reach = project_mask(other.mask, other.crop.matrix, face.crop.matrix, face.crop.size)
-                    face.hole = np.maximum(face.hole, (reach > 0).astype(np.float32))
+                    face.neighbours = np.maximum(face.neighbours, (reach > 0).astype(np.float32))
+            face.hole = np.maximum(face.hole, face.neighbours)
+
+    @torch.no_grad()
+    def encode_manifestations(
+        self, image: PhotoInput | Sequence[PhotoInput], boxes: Sequence[Sequence[FaceBox]] | None = None
+    ) -> list[list[FaceManifestations]]:
+        """Reads the signs of disease on every face, without changing any.
+
+        Args:
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list of them):
+                Photos, see [`Photo.open`].
+            boxes (`list[list[FaceBox]]`, *optional*):
+                The faces of each photo, instead of detection.
+
+        Returns:
+            `list[list[FaceManifestations]]`: for each photo one of each face. A mask can be changed by hand and given
+            as `manifestation_mask`.
+
+        Raises:
+            NoFaceFoundError: a photo has no face.
+            ValueError: an argument is off.
+        """
+        photos = [Photo.open(each) for each in _as_list(image)]
+        _, faces = self.find_faces(photos, boxes)
+        self.read_manifestations(faces)
+        told: list[list[FaceManifestations]] = [[] for _ in photos]
+        for face in faces:
+            shape = photos[face.photo].rgb.shape
+            readings = face.seen.readings
+            masks = {}
+            for reading in readings:
+                mask = face.seen.mask(reading.manifestation, reading.side)
+                mask = cv2.resize(mask.astype(np.float32), (face.crop.size, face.crop.size))
+                masks[reading.label] = (
+                    warped_mask(mask, face.crop.matrix, shape) > 0.5 if mask.any() else np.zeros(shape[:2], bool)
+                )
+            told[face.photo].append(FaceManifestations(face.record.box, readings, masks, face.seen.tokens))
+        return told
+
+    def see(self, crops: list[np.ndarray]) -> list[_Seen]:
+        """What the encoder reads of crops uint8 [S, S, 3]."""
+        seen = []
+        for batch in self._to_tensor(crops).split(FACE_BATCH_SIZE):
+            output = self.manifestation_encoder(batch)
+            parts = (output.logits.sigmoid(), output.severities, output.mask_logits > 0)
+            arrays = [part.float().cpu().numpy() for part in parts]
+            readings = self.manifestation_encoder.readings(output)
+            seen += [_Seen(*row) for row in zip(readings, *arrays, output.tokens, strict=True)]
+        return seen
+
+    def read_manifestations(self, faces: list[_Face]) -> None:
+        """Reads the signs of disease in the source crops."""
+        for face, seen in zip(faces, self.see([face.crop.image for face in faces]), strict=True):
+            face.seen = seen
+
+    def plan_preservation(
+        self, faces: list[_Face], listed: list[Finding] | None, drawn: list[np.ndarray | None]
+    ) -> None:
+        """Decides what of each face is to stay: by the listed signs (None: those found) and by hand-drawn masks."""
+        for face in faces:
+            marked = drawn[face.photo]
+            if marked is not None:
+                marked = crop_mask(marked, face.crop.matrix, face.crop.size)
+            found = [parse_sign(reading.label) for reading in face.seen.readings]
+            findings = sum(found, ()) if listed is None else listed
+            plan = plan_preservation(findings, face.seen.masks, face.landmarks, face.crop.size, marked)
+            if listed == []:
+                plan = replace(plan, areas=())
+            # Around the face all stays anyhow, and what belongs to a neighbour's face is not this one's to keep.
+            own = face.mask * (1.0 - face.neighbours)
+            face.preserved = replace(plan, skin=np.minimum(plan.skin, own), eyes=np.minimum(plan.eyes, own))
+
+    def compare_manifestations(
+        self, faces: list[_Face], results: dict[int, np.ndarray], listed: list[Finding] | None
+    ) -> None:
+        """Reads the signs in the results, and records them beside those of the sources."""
+        pasted = [crop_face(results[face.photo], face.crop.matrix, face.crop.size).image for face in faces]
+        labels = self.manifestation_encoder.config.labels
+        for face, after in zip(faces, self.see(pasted), strict=True):
+            claimed = face.seen.claimed
+            wanted = claimed if listed is None else {label for finding in listed for label in finding.labels}
+            told = [label for label in labels if label in wanted | claimed | after.claimed]
+            face.record.manifestations = [
+                _compared(label, labels.index(label), label in wanted, face.seen, after) for label in told
+            ]
 
     def embed(self, recognizer: Recognizer, images: list[np.ndarray], points5: np.ndarray) -> torch.Tensor:
         """Unit embeddings [N, D] of crops uint8 [S, S, 3] with five points [N, 5, 2]."""
@@ -514,6 +615,15 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
             for rows in batches:
                 batch = faces[rows]
+                sketches = [
+                    keep_geometry(
+                        face.landmarks,
+                        self.shape_prior.draw(face.generator).numpy(),
+                        face.preserved.held,
+                        face.crop.size,
+                    )
+                    for face in batch
+                ]
                 drawn = inpaint(
                     self.vae,
                     self.unet,
@@ -521,7 +631,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                     self.scheduler,
                     images=self._to_tensor([face.crop.image for face in batch]),
                     masks=torch.from_numpy(np.stack([face.hole for face in batch]))[:, None].to(self._like),
-                    sketches=self._to_tensor([draw_sketch(face.landmarks, face.crop.size) for face in batch]),
+                    sketches=self._to_tensor(sketches),
                     identities=surrogates[rows].to(self._like),
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
@@ -532,12 +642,22 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                     face.generated = generated
 
     def paste(self, photo: Photo, faces: list[_Face]) -> tuple[np.ndarray, np.ndarray]:
-        """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where."""
+        """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.
+
+        With each face come the signs that it keeps: their colour in the crop, their pixels in the photo's resolution.
+        """
         result, changed = photo.rgb, np.zeros(photo.rgb.shape[:2], bool)
         for face in sorted(faces, key=lambda face: matrix_scale(face.crop.matrix), reverse=True):
             generated = match_colour(face.generated, face.crop.image, face.mask)
+            lesions = face.preserved.skin > 0
+            generated = keep_colour(generated, face.crop.image, face.landmarks, face.preserved.areas, lesions)
             rng = np.random.default_rng(face.generator.initial_seed())
             result = paste_face(result, generated, face.crop.matrix, face.mask, rng)
+            unit = face.crop.size / LANDMARK_SIZE / matrix_scale(face.crop.matrix)
+            for weight, harmonise in ((face.preserved.skin, True), (face.preserved.eyes, False)):
+                if weight.any():
+                    weight = warped_mask(weight, face.crop.matrix, photo.rgb.shape)
+                    result = keep_appearance(result, photo.rgb, weight, unit, harmonise)
             changed |= warped_mask(face.mask, face.crop.matrix, changed.shape) > 0
         return result, changed
 
@@ -570,6 +690,36 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     def _crop_points5(self, landmarks: np.ndarray) -> np.ndarray:
         """Dense landmarks [N, 478, 3] in pixels of a 256 px crop -> five points [N, 5, 2] in pixels of the crop."""
         return scale_points(points5_from_mesh(landmarks), self.config.crop_size)
+
+
+def _compared(label: str, number: int, preserved: bool, before: _Seen, after: _Seen) -> ManifestationRecord:
+    """A sign before and after, of its number among the encoder's labels."""
+    (finding,) = parse_sign(label)
+    name, side = finding.manifestation, finding.side
+    old, new = before.mask(name, side), after.mask(name, side)
+    area = int(old.sum()) + int(new.sum())
+    return ManifestationRecord(
+        name,
+        side,
+        preserved,
+        probability={"before": float(before.probabilities[number]), "after": float(after.probabilities[number])},
+        severity={"before": float(before.severities[number]), "after": float(after.severities[number])},
+        mask_overlap=2.0 * int((old & new).sum()) / area if area else None,
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Several photos as they are, one as a list of one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _listed_signs(preserve: Preserve) -> list[Finding] | None:
+    """The signs that a call lists; None for those that will be found."""
+    if isinstance(preserve, str):
+        if preserve not in ("auto", "none"):
+            raise ValueError(f"`preserve` must be 'auto', 'none' or a list of signs, got {preserve!r}.")
+        return None if preserve == "auto" else []
+    return [finding for text in preserve for finding in parse_sign(text)]
 
 
 def _to_pixels(images: torch.Tensor) -> np.ndarray:

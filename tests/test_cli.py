@@ -166,3 +166,51 @@ def test_the_installed_command_runs(photo, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "1 of 1 photos released" in done.stdout
+
+
+def test_a_painted_mask_stays(photo, tmp_path):
+    mask = tmp_path / "mask.png"
+    painted = np.zeros((512, 512), np.uint8)
+    painted[140:150, 240:250] = 255  # on the cheek
+    Image.fromarray(painted).save(mask)
+    result = run("deid", photo, "-o", tmp_path / "out", "--mask", mask, "--preserve", "none", *QUICK)
+    assert result.exit_code == 0, result.output
+    source, written = (np.asarray(Image.open(path)).astype(int) for path in (photo, tmp_path / "out" / "jane_doe.png"))
+    inside = painted > 0
+    details = [picture[inside] - picture[inside].mean(0) for picture in (source, written)]
+    assert np.corrcoef(details[0].ravel(), details[1].ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    "size, message", [((256, 256), "is 256 x 256 px"), (None, "its mask cannot be used: there is no such file")]
+)
+def test_a_wrong_mask_withholds_its_photo(size, message, photo, tmp_path):
+    mask = tmp_path / "mask.png"
+    if size:
+        Image.new("L", size).save(mask)
+    result = run("deid", photo, "-o", tmp_path / "out", "--mask", mask, *QUICK)
+    assert result.exit_code == 2 and message in result.output
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_an_unknown_sign_is_a_usage_error_with_the_nearest_names(photo, tmp_path):
+    result = run("deid", photo, "-o", tmp_path / "out", "--preserve", "ptosys")
+    assert result.exit_code == 1 and "did you mean ptosis" in result.output
+
+
+def test_signs_are_printed_and_drawn(photo, tmp_path):
+    before = photo.read_bytes()
+    missing = tmp_path / "none.jpg"
+    result = run("inspect", photo, missing, "-o", tmp_path / "signs")
+    assert result.exit_code == 2 and "there is no such file" in result.output
+    assert "jane_doe.jpg" in result.output and "probability" in result.output
+    (picture,) = (tmp_path / "signs").iterdir()
+    with Image.open(picture) as drawn:
+        assert picture.name == "jane_doe.signs.png" and drawn.width == 512 and drawn.height > 512
+    assert photo.read_bytes() == before
+
+
+def test_a_photo_without_a_face_cannot_be_inspected(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    result = run("inspect", tmp_path / "black.png", "-o", tmp_path / "signs")
+    assert result.exit_code == 2 and "no face was found" in result.output

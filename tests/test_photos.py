@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from medeid.photos import Photo
+from medeid.photos import Photo, open_mask
 
 ASTRONAUT = data.astronaut()[:128, 160:300]
 MODES = ["RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr"]
@@ -91,3 +91,16 @@ def test_exif_orientation_is_applied_and_metadata_dropped():
 def test_what_is_no_photo_is_refused(image, error):
     with pytest.raises(error, match="`image`"):
         Photo.open(image)
+
+
+def test_masks_of_every_kind_mean_the_same():
+    marked = np.zeros((6, 8), bool)
+    marked[2:4, 3:7] = True
+    kinds = (marked, marked.astype(np.uint8) * 255, marked * 1.0, Image.fromarray(marked.astype(np.uint8) * 255))
+    for mask in (*kinds, Image.fromarray(marked)):
+        assert np.array_equal(open_mask(mask, (6, 8)), marked)
+
+
+def test_what_is_no_mask_is_refused():
+    with pytest.raises(TypeError, match="PIL image or a numpy array, got list"):
+        open_mask([[0, 1]], (1, 2))

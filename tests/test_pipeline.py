@@ -1,13 +1,20 @@
 """The whole way, on the embedded model: somebody else's face, everything else untouched, or nothing at all."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from medeid import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from medeid.data.faces import FaceFolder
+from medeid.data.simulate import simulate
+from medeid.faces.alignment import invert, transform_points
 from medeid.faces.detection import box_iou, detect_faces
 from medeid.faces.mesh import inter_ocular_distance
+from medeid.manifestations.taxonomy import Finding, UnknownManifestationError
 from medeid.types import FaceBox, FaceCrop
 
 STEPS = 4  # enough for the checks here
@@ -150,6 +157,7 @@ def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
         ({"generator": [seeded(), seeded()]}, "generator"),
         ({"boxes": [[], []]}, "boxes"),
         ({"max_retries": -1}, "max_retries"),
+        ({"preserve": "all"}, "preserve"),
     ],
 )
 def test_wrong_arguments_are_named(pipeline, astronaut, options, name):
@@ -184,3 +192,85 @@ def test_grey_and_transparent_photos_keep_their_mode(pipeline, portrait):
         source = portrait.convert(mode)
         result = pipeline(source, generator=seeded(), num_inference_steps=STEPS).images[0]
         assert isinstance(result, Image.Image) and (result.mode, result.size) == (mode, source.size)
+
+
+@pytest.fixture(scope="module")
+def cheek(pipeline, astronaut):
+    """bool [512, 512]: a spot on the astronaut's cheek, as a clinician would paint it."""
+    _, (face,) = pipeline.find_faces([_photo(astronaut)], None)
+    matrix = invert(face.crop.matrix)
+    x, y = transform_points(face.landmarks[[50], :2], matrix)[0]
+    return cv2.circle(np.zeros(astronaut.shape[:2], np.uint8), (round(x), round(y)), 7, 1, cv2.FILLED) > 0
+
+
+def test_what_is_painted_stays_but_in_the_new_skin(pipeline, astronaut, cheek):
+    photo = astronaut.copy()
+    photo[cheek] = photo[cheek] // 3  # a dark mole
+    kept = pipeline(photo, generator=seeded(), manifestation_mask=cheek, num_inference_steps=STEPS)
+    lost = pipeline(photo, generator=seeded(), preserve="none", num_inference_steps=STEPS)
+    around = grown(cheek, 21) & ~grown(cheek, 9)
+    contrast = [result[cheek].mean() / result[around].mean() for result in (photo, kept.images[0], lost.images[0])]
+    assert contrast[1] == pytest.approx(contrast[0], abs=0.1) and contrast[2] > contrast[0] + 0.3
+    assert np.array_equal(kept.images[0][~kept.masks[0]], photo[~kept.masks[0]])
+
+
+def grown(mask, side):
+    return cv2.dilate(mask.astype(np.uint8), np.ones((side, side))) > 0
+
+
+def test_who_paints_the_whole_face_gets_nothing(pipeline, astronaut):
+    everything = Image.new("1", (512, 512), 1)
+    with pytest.raises(VerificationError, match="still takes the face for the source's"):
+        pipeline(astronaut, generator=seeded(), manifestation_mask=everything, num_inference_steps=1, max_retries=0)
+
+
+def test_records_tell_the_signs_before_and_after(pipeline, astronaut):
+    output = pipeline(astronaut, preserve=["jaundice", "ptosis:left"], generator=seeded(), num_inference_steps=STEPS)
+    told = {(sign.manifestation, sign.side): sign for sign in output.records[0].faces[0].manifestations}
+    for key in (("jaundice", "both"), ("ptosis", "left")):
+        assert told[key].preserved
+        assert all(0.0 <= told[key].probability[when] <= 1.0 for when in ("before", "after"))
+    assert ("ptosis", "right") not in {key for key, sign in told.items() if sign.preserved}
+
+
+def test_manifestations_can_be_read_alone(pipeline, astronaut):
+    ((face,),) = pipeline.encode_manifestations(astronaut)
+    assert box_iou(FaceBox(face.box, 1.0, None, ""), FaceBox((177.0, 65.0, 272.0, 190.0), 1.0, None, "")) > 0.5
+    assert set(face.masks) == {reading.label for reading in face.readings}
+    assert all(mask.shape == astronaut.shape[:2] for mask in face.masks.values())
+    config = pipeline.manifestation_encoder.config
+    assert face.tokens.shape == (config.num_tokens, config.token_dim)
+    with pytest.raises(NoFaceFoundError):
+        pipeline.encode_manifestations(np.full((64, 64, 3), 127, np.uint8))
+
+
+def test_an_unknown_sign_is_told_the_nearest_names(pipeline, astronaut):
+    with pytest.raises(UnknownManifestationError, match="did you mean rosacea"):
+        pipeline(astronaut, preserve=["rosacee"])
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (Image.new("L", (256, 256)), "is 256 x 256 px, but the upright photo is 512 x 512 px"),
+        (Image.new("RGB", (512, 512)), "has mode RGB"),
+        (np.zeros((512, 512, 3), np.uint8), r"must be bool, uint8 or float \[H, W\]"),
+        ([None, None], "is a list of 2 for 1 photos"),
+    ],
+)
+def test_a_wrong_mask_is_named(pipeline, astronaut, mask, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline(astronaut, manifestation_mask=mask)
+
+
+def test_a_stain_is_read_in_the_source_and_in_the_result(pipeline):
+    faces = FaceFolder(Path(__file__).parents[1] / "examples" / "faces", "train")
+    image, landmarks = faces.image(8), faces.landmarks(8)
+    stain = Finding("port_wine_stain", "left", 0.8)
+    patient = simulate(image, landmarks, [stain], np.random.default_rng(0))
+    output = pipeline(patient.image, generator=seeded())
+    told = {sign.label: sign for sign in output.records[0].faces[0].manifestations}
+    sign = told["port_wine_stain:left"]
+    assert sign.preserved and min(sign.probability.values()) > 0.5
+    assert sign.mask_overlap > 0.6 and abs(sign.severity["after"] - sign.severity["before"]) < 0.3
+    assert "port_wine_stain:right" not in told

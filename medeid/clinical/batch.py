@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from ..faces.detection import parse_boxes
-from ..pipeline import FaceRecord, MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from ..pipeline import MedicalDeIDPipeline, Preserve
+from ..records import FaceRecord, NoFaceFoundError, VerificationError
+from ..types import FaceBox
 from .images import ImageFileError, lossless_format, read_image, write_image
 
 
@@ -56,6 +58,8 @@ class Deidentifier:
             See the pipeline.
         guidance_scale (`float`, *optional*):
             See the pipeline.
+        preserve (`str` or `list[str]`, *optional*, defaults to `"auto"`):
+            See the pipeline.
         seed (`int`, *optional*):
             Makes each photo's result a function of the seed, its place in the run and its pixels.
     """
@@ -66,6 +70,7 @@ class Deidentifier:
         device: str = "cpu",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        preserve: Preserve = "auto",
         seed: int | None = None,
     ):
         self.pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)
@@ -73,6 +78,7 @@ class Deidentifier:
         self.options: dict[str, Any] = {
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
+            "preserve": preserve,
         }
         self.seed = seed
 
@@ -83,7 +89,9 @@ class Deidentifier:
         state = np.random.SeedSequence((self.seed, index)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
-    def run(self, index: int, source: Path, folder: Path, name: str, boxes: Any = None) -> FileResult:
+    def run(
+        self, index: int, source: Path, folder: Path, name: str, boxes: Any = None, mask: Path | None = None
+    ) -> FileResult:
         """De-identifies one file into `folder / name` plus the suffix of a lossless format.
 
         Args:
@@ -97,6 +105,8 @@ class Deidentifier:
                 Stem of the result's file name.
             boxes (`list`, *optional*):
                 Parsed JSON of the user's own faces, see [`parse_boxes`].
+            mask (`Path`, *optional*):
+                A picture of what is to stay, see the pipeline's `manifestation_mask`.
         """
         record = FileRecord(index, "unusable")
         try:
@@ -105,11 +115,11 @@ class Deidentifier:
             target = folder / (name + suffix)
             if target.exists() and target.samefile(source):
                 return FileResult(record, "the result would overwrite it; choose another folder by -o")
-            faces = None
-            if boxes is not None:
-                width, height = ImageOps.exif_transpose(image).size
-                faces = [parse_boxes(boxes, (height, width))]
-            output = self.pipeline(image, boxes=faces, generator=self._generator(index), **self.options)
+            faces = parse_photo_boxes(boxes, image)
+            drawn = None if mask is None else read_mask(mask)
+            output = self.pipeline(
+                image, faces, manifestation_mask=drawn, generator=self._generator(index), **self.options
+            )
             record.output_sha256 = write_image(output.images[0], target, image_format)
         except NoFaceFoundError as error:
             record.status = "no_face"
@@ -130,3 +140,23 @@ class Deidentifier:
         record.status, record.faces, record.seconds = told.status, told.faces, told.seconds
         record.rejected = [each.reason for each in told.rejected]
         return FileResult(record)
+
+
+def parse_photo_boxes(boxes: Any, image: Image.Image) -> list[list[FaceBox]] | None:
+    """The user's own faces of one photo, as the pipeline takes them; None where the user gave none."""
+    if boxes is None:
+        return None
+    width, height = ImageOps.exif_transpose(image).size
+    return [parse_boxes(boxes, (height, width))]
+
+
+def read_mask(path: Path) -> Image.Image:
+    """A mask that was drawn on a photo.
+
+    Raises:
+        ImageFileError: the file cannot be used; the message says that it is the mask.
+    """
+    try:
+        return ImageOps.exif_transpose(read_image(path))
+    except ImageFileError as error:
+        raise ImageFileError(f"its mask cannot be used: {error}") from error

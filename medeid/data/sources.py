@@ -321,7 +321,7 @@ def _faces(pipeline: MedicalDeIDPipeline, photo: Path, size: int) -> Iterator[tu
     """Crops uint8 [size, size, 3] of the faces in a photo, and landmarks float32 [478, 3] as a face folder has them."""
     from ..faces.alignment import crop_face, matrix_scale
     from ..photos import Photo
-    from ..pipeline import NoFaceFoundError
+    from ..records import NoFaceFoundError
 
     opened = Photo.open(read_image(photo))
     try:

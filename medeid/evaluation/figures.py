@@ -15,7 +15,8 @@ from ..data.faces import FaceFolder
 from ..diffusion import decode_latents, encode_images
 from ..faces.detection import detect_faces
 from ..faces.mesh import inter_ocular_distance
-from ..pipeline import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from ..pipeline import MedicalDeIDPipeline
+from ..records import NoFaceFoundError, VerificationError
 from ..types import FaceCrop
 from .privacy import embed_faces, rank1_rate
 

@@ -16,7 +16,8 @@ from ..data.patients import draw_finding
 from ..data.simulate import SignNotVisibleError, simulate
 from ..faces.mesh import LEFT_EYE, LEFT_IRIS, MOUTH_CORNERS, RIGHT_EYE, RIGHT_IRIS, inter_ocular_distance
 from ..manifestations.taxonomy import TAXONOMY, Finding
-from ..pipeline import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
+from ..pipeline import MedicalDeIDPipeline
+from ..records import NoFaceFoundError, VerificationError
 from ..types import FaceCrop
 
 SHAPE_SIGNS = tuple(name for name, row in TAXONOMY.items() if "geometry" in row.channels)

@@ -1,0 +1,123 @@
+"""Is the same disease read after de-identification? `python -m medeid.evaluation.preservation PATIENTS`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from ..data.mema import load_mema
+from ..faces.mesh import points5_from_mesh
+from ..manifestations.taxonomy import LABELS, TAXONOMY
+from ..pipeline import MedicalDeIDPipeline
+from ..records import FaceRecord, NoFaceFoundError, VerificationError
+from ..types import FaceBox
+from .calibration import calibration_half
+from .outputs import distinct_faces
+from .utility import cohens_kappa
+
+_SURFACE = {name for name, row in TAXONOMY.items() if row.channels[0] == "appearance"}
+
+
+def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
+    """De-identifies patients with the default settings and compares what the encoder reads before and after.
+
+    Args:
+        pipeline (`MedicalDeIDPipeline`):
+            The model.
+        rows (`Dataset`):
+            Rows of `load_mema`: aligned crops, each taken for a photo of one face.
+        seed (`int`):
+            Seed of the surrogates and the noise.
+
+    Returns:
+        `dict`: `kappa`, Cohen's, macro over the labels that are read in a source, and `kappa_by_label`; `dice`, overlap
+        of the masks before and after, macro over the appearance signs read in a source; `severity_change`, mean
+        absolute, of the signs read in a source; `healthy_claimed`, share of faces without a label on which a sign is
+        read afterwards; `attempts` and `withheld`.
+    """
+    faces, withheld, healthy = [], 0, []
+    for index, row in enumerate(tqdm(rows, desc="De-identifying")):
+        image = np.asarray(row["image"])
+        points = points5_from_mesh(np.asarray(row["landmarks"], np.float32))
+        whole = FaceBox((0.0, 0.0, *image.shape[1::-1]), 1.0, points, "user")
+        try:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+            _, (record,), _ = pipeline(image, [[whole]], generator=generator, return_dict=False)
+        except (NoFaceFoundError, VerificationError):
+            withheld += 1
+            continue
+        faces.append(record.faces[0])
+        healthy.append(not any(row["labels"]))
+    thresholds = pipeline.manifestation_encoder.threshold.float().cpu().numpy()
+    before, after = (_claims(faces, when, thresholds) for when in ("before", "after"))
+    kappa = cohens_kappa(before, after)
+    signs = [(face, sign) for face in faces for sign in face.manifestations if sign.preserved]
+    changes = [abs(sign.severity["after"] - sign.severity["before"]) for _, sign in signs]
+    return {
+        "faces": len(faces),
+        "withheld": withheld,
+        "attempts": float(np.mean([face.attempts for face in faces])),
+        "kappa": float(np.nanmean(kappa)),
+        "kappa_by_label": {label: float(value) for label, value in zip(LABELS, kappa, strict=True) if value == value},
+        "dice": _mean_overlap(faces),
+        "severity_change": float(np.mean(changes)),
+        "healthy_claimed": float(after[np.array(healthy)].any(1).mean()) if any(healthy) else float("nan"),
+    }
+
+
+def _claims(faces: list[FaceRecord], when: str, thresholds: np.ndarray) -> np.ndarray:
+    """bool [N, L]: the signs that were read in the sources, or in the results."""
+    claims = np.zeros((len(faces), len(LABELS)), bool)
+    for row, face in enumerate(faces):
+        for sign in face.manifestations:
+            label = LABELS.index(sign.label)
+            claims[row, label] = sign.probability[when] > thresholds[label]
+    return claims
+
+
+def _mean_overlap(faces: list[FaceRecord]) -> float:
+    """Dice of the masks before and after: mean over appearance signs of the mean over the faces they are read on."""
+    overlaps: dict[str, list[float]] = {}
+    for face in faces:
+        for sign in face.manifestations:
+            if sign.preserved and sign.manifestation in _SURFACE and sign.mask_overlap is not None:
+                overlaps.setdefault(sign.manifestation, []).append(sign.mask_overlap)
+    return float(np.mean([np.mean(each) for each in overlaps.values()])) if overlaps else float("nan")
+
+
+def main(
+    patients: Annotated[Path, typer.Argument(help="What load_mema reads, as medeid simulate writes it.")],
+    model: Annotated[str, typer.Option(help="medeid-tiny, a folder, or a name on the Hub.")] = "medeid-tiny",
+    split: Annotated[str, typer.Option(help="The half of it that the encoder was not calibrated on.")] = "validation",
+    count: Annotated[int, typer.Option(help="Number of faces.")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the surrogates and the noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print how well the signs of disease outlive de-identification, by the encoder's own reading."""
+    rows = load_mema(patients, split)
+    rows = distinct_faces(rows.select(np.flatnonzero(~calibration_half(rows["subject_id"]))))
+    order = np.random.default_rng(seed).permutation(len(rows))[:count]
+    pipeline = MedicalDeIDPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    figures = measure(pipeline, rows.select(order), seed)
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    by_label = figures.pop("kappa_by_label")
+    table = Table("figure", "value")
+    for name, value in [*figures.items(), *sorted(by_label.items(), key=lambda each: each[1])]:
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

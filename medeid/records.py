@@ -1,0 +1,140 @@
+"""What a call tells: the outputs, what was done to each photo and face, and why nothing is returned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+
+from .faces.detection import RejectedBox
+from .manifestations.encoder import Reading
+from .manifestations.taxonomy import Side, label_name
+from .photos import PhotoInput
+
+
+class NoFaceFoundError(ValueError):
+    """No face was found in a photo, so nothing is returned: an unchanged photo must not pass as de-identified.
+
+    Attributes:
+        index (`int`): Which photo of the call.
+        reason (`str`): What was seen, and what to do.
+    """
+
+    def __init__(self, index: int, rejected: list[RejectedBox]):
+        self.index = index
+        seen = f" (rejected: {'; '.join(each.reason for each in rejected)})" if rejected else ""
+        self.reason = f"no face was found{seen}; give the face's box yourself, or a photo with a larger, freer face"
+        super().__init__(f"Photo {index}: {self.reason}.")
+
+
+class VerificationError(RuntimeError):
+    """A result did not pass its checks after all retries, so nothing is returned.
+
+    Attributes:
+        index (`int`): Which photo of the call.
+        reason (`str`): Which check failed, and what to do.
+        records (`list[PhotoRecord]`): The records of the call, with what was measured.
+    """
+
+    def __init__(self, index: int, failed: str, records: list[PhotoRecord]):
+        self.index, self.records = index, records
+        self.reason = f"withheld, since {failed}; try another seed, more inference steps or a higher guidance scale"
+        super().__init__(f"Photo {index}: {self.reason}.")
+
+
+@dataclass
+class ManifestationRecord:
+    """A sign on one face, in the source and in the result.
+
+    Attributes:
+        manifestation (`str`): A name of the taxonomy.
+        side (`str`): The patient's own: `"left"`, `"right"`, or `"both"` for a sign of the whole face.
+        preserved (`bool`): Whether it was to be preserved.
+        probability (`dict`): In [0, 1], `before` and `after`.
+        severity (`dict`): In [0, 1], `before` and `after`.
+        mask_overlap (`float`, *optional*): Dice overlap of its masks before and after; None where neither has one.
+    """
+
+    manifestation: str
+    side: Side
+    preserved: bool
+    probability: dict[str, float]
+    severity: dict[str, float]
+    mask_overlap: float | None
+
+    @property
+    def label(self) -> str:
+        """`"ptosis:left"`, `"jaundice"`."""
+        return label_name(self.manifestation, self.side)
+
+
+@dataclass
+class FaceRecord:
+    """What was done to one face.
+
+    Attributes:
+        box (`tuple`): Left, top, right and bottom in pixels of the upright photo.
+        score (`float`): The detector's confidence; 1.0 for a box given by the user.
+        detector (`str`): Name of the detector, or `"user"`.
+        surrogate_digest (`str`): First 16 hex digits of the SHA-256 of the surrogate's seed.
+        similarity (`dict`): For each recognizer, cosines of the source face: `before` to its own mirror image (what the
+            same face scores), `after` to the result.
+        attempts (`int`): How many surrogates were tried.
+        manifestations (`list[ManifestationRecord]`): The signs that were to be preserved, and all that the encoder
+            finds before or after.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    detector: str
+    surrogate_digest: str = ""
+    similarity: dict[str, dict[str, float]] = field(default_factory=dict)
+    attempts: int = 0
+    manifestations: list[ManifestationRecord] = field(default_factory=list)
+
+
+@dataclass
+class FaceManifestations:
+    """The signs of disease on one face of a photo.
+
+    Attributes:
+        box (`tuple`): Left, top, right and bottom of the face in pixels of the upright photo.
+        readings (`list[Reading]`): The signs, the likeliest first.
+        masks (`dict[str, np.ndarray]`): For each label read (`"ptosis:left"`, `"jaundice"`), bool [H, W] in pixels of
+            the photo: where it is.
+        tokens (`torch.Tensor`): float [T, D], the manifestation tokens.
+    """
+
+    box: tuple[float, float, float, float]
+    readings: list[Reading]
+    masks: dict[str, np.ndarray]
+    tokens: torch.Tensor
+
+
+@dataclass
+class PhotoRecord:
+    """What was done to one photo: `status` is `"released"` or `"withheld"`, `seconds` its share of the call's time."""
+
+    status: str
+    faces: list[FaceRecord]
+    rejected: list[RejectedBox]
+    seconds: float = 0.0
+
+
+@dataclass
+class MedicalDeIDPipelineOutput(BaseOutput):
+    """
+    Args:
+        images (`list`):
+            De-identified photos, as the inputs in type, size and mode.
+        records (`list[PhotoRecord]`):
+            What was done to each photo.
+        masks (`list[np.ndarray]`):
+            bool [H, W]: outside of it a photo is what it was, bit for bit.
+    """
+
+    images: list[PhotoInput]
+    records: list[PhotoRecord]
+    masks: list[np.ndarray]
