@@ -18,11 +18,11 @@ from ..data.mema import load_mema
 from ..faces.mesh import points5_from_mesh
 from ..manifestations.taxonomy import LABELS, TAXONOMY
 from ..pipeline import MedicalDeIDPipeline
-from ..records import FaceRecord, NoFaceFoundError, VerificationError
+from ..records import FaceRecord, ManifestationRecord, NoFaceFoundError, VerificationError
 from ..types import FaceBox
 from .calibration import calibration_half
 from .outputs import distinct_faces
-from .utility import cohens_kappa
+from .utility import cohens_kappa, mean_told
 
 _SURFACE = {name for name, row in TAXONOMY.items() if row.channels[0] == "appearance"}
 
@@ -60,17 +60,17 @@ def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
     thresholds = pipeline.manifestation_encoder.threshold.float().cpu().numpy()
     before, after = (_claims(faces, when, thresholds) for when in ("before", "after"))
     kappa = cohens_kappa(before, after)
-    signs = [(face, sign) for face in faces for sign in face.manifestations if sign.preserved]
-    changes = [abs(sign.severity["after"] - sign.severity["before"]) for _, sign in signs]
+    signs = [sign for face in faces for sign in face.manifestations if sign.preserved]
+    changes = [abs(sign.severity["after"] - sign.severity["before"]) for sign in signs]
     return {
         "faces": len(faces),
         "withheld": withheld,
         "attempts": float(np.mean([face.attempts for face in faces])),
-        "kappa": float(np.nanmean(kappa)),
+        "kappa": mean_told(kappa),
         "kappa_by_label": {label: float(value) for label, value in zip(LABELS, kappa, strict=True) if value == value},
-        "dice": _mean_overlap(faces),
-        "severity_change": float(np.mean(changes)),
-        "healthy_claimed": float(after[np.array(healthy)].any(1).mean()) if any(healthy) else float("nan"),
+        "dice": _mean_overlap(signs),
+        "severity_change": mean_told(np.array(changes)),
+        "healthy_claimed": mean_told(after[np.array(healthy, bool)].any(1)),
     }
 
 
@@ -84,14 +84,13 @@ def _claims(faces: list[FaceRecord], when: str, thresholds: np.ndarray) -> np.nd
     return claims
 
 
-def _mean_overlap(faces: list[FaceRecord]) -> float:
+def _mean_overlap(signs: list[ManifestationRecord]) -> float:
     """Dice of the masks before and after: mean over appearance signs of the mean over the faces they are read on."""
     overlaps: dict[str, list[float]] = {}
-    for face in faces:
-        for sign in face.manifestations:
-            if sign.preserved and sign.manifestation in _SURFACE and sign.mask_overlap is not None:
-                overlaps.setdefault(sign.manifestation, []).append(sign.mask_overlap)
-    return float(np.mean([np.mean(each) for each in overlaps.values()])) if overlaps else float("nan")
+    for sign in signs:
+        if sign.manifestation in _SURFACE and sign.mask_overlap is not None:
+            overlaps.setdefault(sign.manifestation, []).append(sign.mask_overlap)
+    return mean_told(np.array([np.mean(each) for each in overlaps.values()]))
 
 
 def main(
