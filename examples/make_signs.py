@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from medeid.data.faces import FaceFolder
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import NotVisibleError, simulate
 from medeid.manifestations.taxonomy import TAXONOMY, Finding, Manifestation
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def patient(folder: FaceFolder, row: Manifestation, seed: int) -> Image.Image:
         try:
             finding = Finding(row.name, "left" if row.lateral else "both", SEVERITY)
             painted = simulate(image, landmarks, [finding], np.random.default_rng(seed)).image
-        except SignNotVisibleError:
+        except NotVisibleError:
             continue
         return Image.fromarray(_framed(painted, landmarks, row.region in EYE_REGIONS))
     raise ValueError(f"No face shows {row.name}.")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import open_clip
 import pytest
@@ -12,6 +13,10 @@ from safetensors.torch import save_file
 from skimage import data
 
 from medeid import MedicalDeIDPipeline
+from medeid.data.faces import FaceFolder
+from medeid.faces.mesh import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
+
+FACES = Path(__file__).parents[1] / "examples" / "faces"
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +68,42 @@ def clip_folder(tmp_path_factory) -> Path:
         clip.logit_scale.fill_(4.6)
     save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
     return folder
+
+
+def _face(index: int) -> tuple[np.ndarray, np.ndarray]:
+    folder = FaceFolder(FACES, "train")
+    return folder.image(index), folder.landmarks(index)
+
+
+@pytest.fixture(scope="session")
+def faces_dir() -> Path:
+    """A folder of twelve faces in imagefolder style, with landmarks and two splits."""
+    return FACES
+
+
+@pytest.fixture(scope="session")
+def dark_face() -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 [256, 256, 3] and landmarks float32 [478, 3] of a face with brown skin."""
+    return _face(0)
+
+
+@pytest.fixture(scope="session")
+def light_face() -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 [256, 256, 3] and landmarks float32 [478, 3] of a face with light skin."""
+    return _face(8)
+
+
+@pytest.fixture
+def drawn_eyes(light_face) -> tuple[np.ndarray, np.ndarray]:
+    """The light face with eyes drawn exactly where the landmarks are: white, with a blue iris."""
+    image, landmarks = light_face
+    fine = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    place = np.rint(((landmarks[:, :2] + 0.5) * 4 - 0.5) * 16).astype(np.int32)
+    for contour, iris in ((LEFT_EYE, LEFT_IRIS), (RIGHT_EYE, RIGHT_IRIS)):
+        eye = np.full_like(fine, 225)
+        radius = np.linalg.norm(landmarks[list(iris[1:]), :2] - landmarks[iris[0], :2], axis=1).mean()
+        cv2.circle(eye, place[iris[0]].tolist(), round(radius * 64), (30, 40, 120), -1, shift=4)
+        inside = np.zeros(fine.shape[:2], np.uint8)
+        cv2.fillPoly(inside, [place[list(contour)]], 1, shift=4)
+        fine[inside > 0] = eye[inside > 0]
+    return cv2.resize(fine, image.shape[:2], interpolation=cv2.INTER_AREA), landmarks

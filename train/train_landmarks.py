@@ -21,9 +21,10 @@ from harness import TrainingConfig, option, parse_config, train
 from torchvision.utils import make_grid, save_image
 
 from medeid.data.faces import FaceFolder
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
 from medeid.evaluation.geometry import asymmetries, draw_shape_sign, slopes
 from medeid.faces import mesh
+from medeid.faces.canvas import NotVisibleError
 from medeid.faces.landmarks import LandmarkNet
 
 SIZE = mesh.LANDMARK_SIZE
@@ -197,7 +198,7 @@ def paint_sign(rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarra
     """A sign that changes the shape of the face, if this face can show the one that was drawn."""
     try:
         result = simulate(image, landmarks, [draw_shape_sign(rng)], rng)
-    except SignNotVisibleError:
+    except NotVisibleError:
         return image, landmarks
     return result.image, result.landmarks
 

@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image
 
 from .. import __version__
+from ..faces.canvas import Canvas, NotVisibleError, skin_tone_band
 from ..manifestations.taxonomy import TAXONOMY, Finding, manifestation
 from .card import write_card
 from .masks import encode_masks
 from .patients import draw_findings, labels_of, lead_label
-from .signs.canvas import Canvas, skin_tone_band
-from .simulate import SignNotVisibleError, Simulation, simulate
+from .simulate import Simulation, simulate
 from .sources import Skipped, SourceFaces, cut_faces, find_photos, fingerprint, is_face_folder, read_skipped
 
 _BUILD_FILE = "build.json"
@@ -180,14 +180,14 @@ class ImageMaker:
             image, landmarks = self.sources.face(split, face)
             try:
                 return face, simulate(image, landmarks, findings, np.random.default_rng(seed))
-            except SignNotVisibleError:
+            except NotVisibleError:
                 continue
         visible: tuple[Finding, ...] = ()
         patient = simulate(image, landmarks, visible, np.random.default_rng(seed))
         for finding in findings:
             try:
                 patient = simulate(image, landmarks, (*visible, finding), np.random.default_rng(seed))
-            except SignNotVisibleError:
+            except NotVisibleError:
                 continue
             visible = (*visible, finding)
         return face, patient

@@ -9,11 +9,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ..faces.canvas import Canvas, NotVisibleError, check_landmarks, ellipse
 from ..manifestations.taxonomy import Finding, with_implied
-from .signs import SIMULATORS, Change, SignNotVisibleError
-from .signs.canvas import Canvas, check_landmarks, ellipse
-
-__all__ = ["SignNotVisibleError", "Simulation", "simulate"]
+from .signs import SIMULATORS, Change
 
 _JUST_NOTICEABLE = 2.3  # CIELAB; Mahy et al., "Evaluation of uniform color differences", 1994
 _RIM = 4 / 256  # of the picture's side: a sign may fade out this far beyond its mask
@@ -65,7 +63,7 @@ def simulate(
         `Simulation`: picture, findings, masks and landmarks after.
 
     Raises:
-        `SignNotVisibleError`: if a sign cannot be shown on this face.
+        `NotVisibleError`: if a sign cannot be shown on this face.
         `ValueError`: if the picture or the landmarks are no face crop.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:
@@ -83,7 +81,7 @@ def simulate(
             change = simulator(canvas, side, finding.severity, streams[index])
             mask = _mask(canvas, change)
             if not mask.any():
-                raise SignNotVisibleError(f"{finding.row.title} ({side}) left no visible trace on this face.")
+                raise NotVisibleError(f"{finding.row.title} ({side}) left no visible trace on this face.")
             masks[index] |= mask
             canvas = _apply(canvas, change, mask, confined=finding.row.channels[0] == "appearance")
     result = np.rint(np.clip(canvas.image, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..clinical.images import ImageFileError, read_image
+from ..faces.canvas import check_landmarks
 from ..faces.mesh import LANDMARK_SIZE
 from .faces import FaceFolder
-from .signs.canvas import check_landmarks
 
 if TYPE_CHECKING:
     from ..pipeline import MedicalDeIDPipeline

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.signs.canvas import Canvas, skin_tone_band
+from ..faces.canvas import Canvas, skin_tone_band
 from ..manifestations.taxonomy import TAXONOMY
 from .utility import f1_scores, mean_told
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ..data.faces import FaceFolder
 from ..data.patients import draw_finding
-from ..data.simulate import SignNotVisibleError, simulate
+from ..data.simulate import simulate
+from ..faces.canvas import NotVisibleError
 from ..faces.mesh import LEFT_EYE, LEFT_IRIS, MOUTH_CORNERS, RIGHT_EYE, RIGHT_IRIS, inter_ocular_distance
 from ..manifestations.taxonomy import TAXONOMY, Finding
 from ..pipeline import MedicalDeIDPipeline
@@ -82,7 +83,7 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
             patient = simulate(folder.image(index), folder.landmarks(index), [draw_shape_sign(rng)], rng)
             generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
             (result,), _, _ = pipeline(patient.image, generator=generator, return_dict=False)
-        except (SignNotVisibleError, NoFaceFoundError, VerificationError):
+        except (NotVisibleError, NoFaceFoundError, VerificationError):
             continue
         true.append(patient.landmarks)
         patients.append(FaceCrop(patient.image, np.eye(2, 3)))

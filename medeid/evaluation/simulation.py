@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from ..data.faces import FaceFolder
 from ..data.patients import draw_finding
-from ..data.signs.canvas import ellipse
-from ..data.simulate import SignNotVisibleError, Simulation, simulate
+from ..data.simulate import Simulation, simulate
+from ..faces.canvas import NotVisibleError, ellipse
 from ..identity.recognizer import DlibRecognizer
 from ..manifestations.taxonomy import TAXONOMY
 from .privacy import embed_faces, rank1_rate
@@ -57,7 +57,7 @@ def measure(folder: FaceFolder, count: int, seed: int) -> dict[str, float | int 
             try:
                 finding = draw_finding(name, 0.15, generator)
                 painted[index] = simulate(clean[index], landmarks[index], [finding], generator)
-            except SignNotVisibleError:
+            except NotVisibleError:
                 missing += 1
         milliseconds[name] = (time.process_time() - started) / len(faces) * 1e3
         if TAXONOMY[name].channels[0] == "appearance":

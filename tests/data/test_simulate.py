@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from medeid.data.signs import SIMULATORS, Stage
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import NotVisibleError
 from medeid.faces.mesh import LEFT_EYE, region_mask
 from medeid.manifestations.taxonomy import TAXONOMY, Finding
 
@@ -80,7 +81,7 @@ def test_face_that_is_partly_out_of_the_picture_is_painted_or_refused(name, ligh
     finding = Finding(name, "left" if "left" in TAXONOMY[name].sides else "both", 1.0)
     try:
         result = paint((image, landmarks), finding)
-    except SignNotVisibleError:
+    except NotVisibleError:
         return
     assert result.masks[0].any() and np.isfinite(result.landmarks).all()
 
@@ -114,7 +115,7 @@ def test_sign_of_a_closed_eye_is_refused(light_face):
     landmarks[upper, :2] = landmarks[lower, :2]
     assert region_mask(landmarks, "left_eye").sum() < region_mask(light_face[1], "left_eye").sum() / 4
     for name in ("leukocoria", "esotropia", "ptosis"):
-        with pytest.raises(SignNotVisibleError):
+        with pytest.raises(NotVisibleError):
             simulate(image, landmarks, [Finding(name, "left")], np.random.default_rng(0))
 
 

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, NotVisibleError, ellipse, smoothstep
 from ...faces.mesh import MIRROR
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas, ellipse, smoothstep
-from .registry import SignNotVisibleError
 
 # A point of the mesh, or one beside it: index, then steps to the image's right and downwards in inter-ocular distances
 # (for the image-left half of the face; to the image's left on the other).
@@ -123,8 +122,8 @@ def bearing_skin(canvas: Canvas, lips: bool = False) -> np.ndarray:
 
 
 def check_visible(canvas: Canvas, amount: np.ndarray, title: str) -> None:
-    """Raises `SignNotVisibleError` if less than a hundredth of a square inter-ocular distance bears the sign."""
+    """Raises `NotVisibleError` if less than a hundredth of a square inter-ocular distance bears the sign."""
     if float(amount.sum()) < 0.01 * canvas.iod**2:
-        raise SignNotVisibleError(
+        raise NotVisibleError(
             f"{title} would hardly be seen: the skin that it needs is hidden or turned out of sight, or it is too mild."
         )

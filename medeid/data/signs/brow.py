@@ -10,9 +10,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 
+from ...faces.canvas import Canvas, EyeSide, NotVisibleError, ellipse, smoothstep
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas, EyeSide, ellipse, smoothstep
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from .registry import Change, Stage, simulates
 from .textures import averaged, noise
 
 _LEAST_CONTRAST = 7.0  # CIELAB lightness; a fainter brow is not missed
@@ -54,10 +54,10 @@ def bare_brow(canvas: Canvas, side: EyeSide) -> BareBrow:
     The colour runs on evenly from the skin above and below; pores and grain are those of the skin near by.
 
     Raises:
-        `SignNotVisibleError`: if the brow lies under hair.
+        `NotVisibleError`: if the brow lies under hair.
     """
     if not brow_shows(canvas, side):
-        raise SignNotVisibleError(f"The {side} brow lies under hair or out of sight.")
+        raise NotVisibleError(f"The {side} brow lies under hair or out of sight.")
     points = canvas.brow_points(side)
     middle = (points[:5] + points[:4:-1]) / 2  # the outer end first
     middle[0] += 0.6 * (middle[0] - middle[1])  # hairs go on beyond the last points
@@ -91,7 +91,7 @@ def brow_alopecia(canvas: Canvas, side: Side, severity: float, rng: np.random.Ge
     assert side != "both"
     bare = bare_brow(canvas, side)
     if bare.contrast < _LEAST_CONTRAST:
-        raise SignNotVisibleError(f"The {side} brow is hardly darker than the skin; a loss of it would not be seen.")
+        raise NotVisibleError(f"The {side} brow is hardly darker than the skin; a loss of it would not be seen.")
     strands = _strands(canvas, side, rng)
     order, softness = _order_of_loss(canvas, bare, strands, rng)
     weight = bare.hair.ravel()

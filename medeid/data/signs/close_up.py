@@ -10,9 +10,9 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, EyeSide, smoothstep
+from ...faces.eyeball import IRIS_RADIUS, check_in_sight
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas, EyeSide, smoothstep
-from .eyeball import IRIS_RADIUS, check_in_sight
 
 Lid = Literal["upper", "lower"]
 
@@ -45,7 +45,7 @@ class CloseUp:
         nasal, down (`np.ndarray`): float [2], the unit vectors of x and y in the picture.
 
     Raises:
-        `SignNotVisibleError`: if the eye is turned out of sight.
+        `NotVisibleError`: if the eye is turned out of sight.
     """
 
     def __init__(self, canvas: Canvas, side: Side):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, NotVisibleError, smoothstep
+from ...faces.pigments import BILIRUBIN, DEOXYHAEMOGLOBIN, Pigment, absorb, emboss
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas, smoothstep
 from .close_up import CloseUp
-from .pigments import BILIRUBIN, DEOXYHAEMOGLOBIN, Pigment, absorb, emboss
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from .registry import Change, Stage, simulates
 
 _LEAST_WHITE = 16.0  # square millimetres
 # Blood in open conjunctival vessels: well oxygenated and not seen through skin, so blue is absorbed as much as green.
@@ -22,7 +22,7 @@ def _open_eye(canvas: Canvas, side: Side, sign: str) -> CloseUp:
     """The eye, if enough of its white is seen to show the sign."""
     eye = CloseUp(canvas, side)
     if eye.square_mm(eye.white) < _LEAST_WHITE:
-        raise SignNotVisibleError(f"The white of the {side} eye does not show; {sign} needs an open eye.")
+        raise NotVisibleError(f"The white of the {side} eye does not show; {sign} needs an open eye.")
     return eye
 
 
@@ -195,7 +195,7 @@ def pterygium(canvas: Canvas, side: Side, severity: float, rng: np.random.Genera
     wing = _wing(eye, 0.5 + 3.0 * severity, severity, rng)
     shape = smoothstep(wing.edge, -0.2, 0.2) * smoothstep(wing.along, 1.15, 0.9) * eye.between_lids
     if eye.square_mm(shape * (eye.from_limbus < 0)) < 0.5:
-        raise SignNotVisibleError(f"The limbus of the {side} eye does not show beside the lids; a pterygium needs it.")
+        raise NotVisibleError(f"The limbus of the {side} eye does not show beside the lids; a pterygium needs it.")
     head = smoothstep(wing.along, 0.25, 0.06)
     fleshy = rng.uniform(0.45, 1.0)
     mottled = 1.0 + 0.25 * eye.noise(2.0, rng)
@@ -229,7 +229,7 @@ def leukocoria(canvas: Canvas, side: Side, severity: float, rng: np.random.Gener
     disc = smoothstep(from_centre, 1.0, 1.0 - 0.35 / radius)
     visible = disc * eye.between_lids
     if visible.sum() < 0.5 * disc.sum() or eye.square_mm(eye.white) < _LEAST_WHITE:
-        raise SignNotVisibleError(f"The pupil of the {side} eye does not show; leukocoria needs an open eye.")
+        raise NotVisibleError(f"The pupil of the {side} eye does not show; leukocoria needs an open eye.")
     yellow = np.float32(rng.choice([0.0, rng.uniform(0.03, 0.1)]))
     # The reflex comes from behind: brighter on one side, clouded, without the shade of the lid.
     tilt = 0.05 * np.clip(offset @ rng.normal(0.0, 1.0, 2), -1.5, 1.5)

@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, EyeSide, NotVisibleError, smoothstep
+from ...faces.eye_pose import Pose, PosedEye
+from ...faces.eyeball import EyeLayers
 from ...faces.mesh import LEFT_EYE, OVAL, RIGHT_EYE
+from ...faces.pigments import HAEMOGLOBIN, absorb, emboss, to_linear, to_srgb
+from ...faces.warp import Warp, axes, own_point
 from ...manifestations.taxonomy import Side
 from .areas import Stop, inside, off_midline
-from .canvas import Canvas, EyeSide, smoothstep
-from .eye_pose import Pose, PosedEye
-from .eyeball import EyeLayers
-from .pigments import HAEMOGLOBIN, absorb, emboss, to_linear, to_srgb
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from .registry import Change, Stage, simulates
 from .textures import averaged, noise, signed_distance
-from .warp import Warp, axes, own_point
 
 # Where points go in a complete palsy of the patient's right side (image-left), at rest: index of the mesh, towards the
 # palsied side, downwards; in inter-ocular distances, which is about 90 mm.
@@ -69,7 +69,7 @@ def facial_palsy(canvas: Canvas, side: Side, severity: float, rng: np.random.Gen
     assert side != "both"
     outwards, _ = axes(canvas, side)
     if (canvas.points[own_point(61, side)] - canvas.points[0]) @ outwards < 0.12 * canvas.iod**2:
-        raise SignNotVisibleError(f"The {side} half of the mouth is turned out of sight.")
+        raise NotVisibleError(f"The {side} half of the mouth is turned out of sight.")
     amount = 0.12 + severity
     warp = _mouth_fall(canvas, side, amount, rng) + _brow_fall(canvas, side, amount * rng.uniform(0.7, 1.15))
     fallen = Canvas(warp.image(canvas.image), warp.landmarks(canvas))
@@ -88,7 +88,7 @@ def _slack_lids(canvas: Canvas, side: EyeSide, amount: float, area: np.ndarray, 
     """
     try:
         eye = EyeLayers(canvas, side)
-    except SignNotVisibleError:
+    except NotVisibleError:
         return Change(canvas.image, area, canvas.landmarks)
     shape = eye.open / eye.open.max()
     posed = PosedEye(eye, Pose(upper=-0.5 * amount * shape, lower=2.1 * amount * shape**0.8))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...faces.canvas import Canvas, NotVisibleError
+from ...faces.eye_pose import Pose, PosedEye
+from ...faces.eyeball import IRIS_DEPTH, EyeLayers
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas
-from .eye_pose import Pose, PosedEye
-from .eyeball import IRIS_DEPTH, EyeLayers
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from .registry import Change, Stage, simulates
 
 _LEAST, _MOST = 4.0, 35.0  # degrees
 _MOST_UP = 24.0
@@ -37,7 +37,7 @@ def _sideways(canvas: Canvas, side: Side, severity: float, rng: np.random.Genera
     room = ((eye.inner - centre) if inwards else (centre - eye.outer)) @ axis - 0.35 * radius
     farthest = float(np.degrees(np.arcsin(np.clip(room / (IRIS_DEPTH * eye.mm), 0.0, 1.0))))
     if farthest < _LEAST_ROOM:
-        raise SignNotVisibleError(f"The {side} eye looks so far to that side already that it cannot turn further.")
+        raise NotVisibleError(f"The {side} eye looks so far to that side already that it cannot turn further.")
     angle = _LEAST + (min(_MOST, farthest) - _LEAST) * severity
     return _turned(eye, (angle if inwards else -angle, rng.uniform(-2.0, 2.0)), 0.0, rng)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, NotVisibleError, smoothstep
+from ...faces.pigments import HAEMOGLOBIN, MELANIN, absorb, cover, emboss
 from ...manifestations.taxonomy import Side
 from .areas import off_midline
-from .canvas import Canvas, smoothstep
-from .pigments import HAEMOGLOBIN, MELANIN, absorb, cover, emboss
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from .registry import Change, Stage, simulates
 from .textures import bumps, noise, ragged, scatter
 
 _DENSE = (0.85, 0.95, 1.0)  # pigment packed so densely that it swallows red light, too
@@ -31,7 +31,7 @@ def acne(canvas: Canvas, side: Side, severity: float, rng: np.random.Generator) 
     count = round(4 + 62 * severity**1.2 * rng.uniform(0.8, 1.2))
     places = scatter(where, count, 2.5 * canvas.px, rng)
     if len(places) < 2:
-        raise SignNotVisibleError("Too little skin shows for acne.")
+        raise NotVisibleError("Too little skin shows for acne.")
     kind = rng.choice(4, len(places), p=_acne_kinds(severity))
     radii = canvas.px * np.choose(
         kind,
@@ -67,7 +67,7 @@ def _place_of_lesion(canvas: Canvas, side: Side, radius: float, rng: np.random.G
     v = canvas.uv[..., 1]
     places = scatter(np.where(free > 0.97, smoothstep(v, -0.75, -0.4), 0.0), 1, 0.0, rng)
     if len(places) == 0:
-        raise SignNotVisibleError(f"No skin of the {side} side shows that is large enough.")
+        raise NotVisibleError(f"No skin of the {side} side shows that is large enough.")
     return places[0]
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ...manifestations.taxonomy import Side
-from .canvas import Canvas, smoothstep
-from .close_up import CloseUp, Lid
-from .pigments import (
+from ...faces.canvas import Canvas, NotVisibleError, smoothstep
+from ...faces.pigments import (
     BILIRUBIN,
     BILIVERDIN,
     DEOXYHAEMOGLOBIN,
@@ -19,7 +17,9 @@ from .pigments import (
     cover,
     emboss,
 )
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from ...manifestations.taxonomy import Side
+from .close_up import CloseUp, Lid
+from .registry import Change, Stage, simulates
 from .textures import noise
 
 _OUTER_CANTHI_MM = 88.0  # from one outer canthus to the other, in adults
@@ -210,7 +210,7 @@ def xanthelasma(canvas: Canvas, side: Side, severity: float, rng: np.random.Gene
         plaques = np.maximum(plaques, smoothstep(edge, -0.3, 0.4))
     area = eye.shrink(plaques * (1.0 - eye.between_lids)) * (1.0 - canvas.brow(eye.side))
     if not (area > 0.5).any():
-        raise SignNotVisibleError(f"The inner lids of the {side} eye are out of sight; xanthelasma needs them.")
+        raise NotVisibleError(f"The inner lids of the {side} eye are out of sight; xanthelasma needs them.")
     lab = _local_lab(canvas, area)
     fat = (lab[0] + 0.3 * (90.0 - lab[0]), 0.7 * lab[1] + 1.0, lab[2] + 9.0 + 6.0 * severity)
     mottled = eye.shrink(0.9 + 0.1 * np.tanh(eye.noise(1.5, rng)))

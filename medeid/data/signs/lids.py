@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...faces.canvas import Canvas
+from ...faces.eye_pose import Pose, PosedEye
+from ...faces.eyeball import IRIS_RADIUS, EyeLayers
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas
-from .eye_pose import Pose, PosedEye
-from .eyeball import IRIS_RADIUS, EyeLayers
 from .registry import Change, Stage, simulates
 
 _SLIT = 0.9  # mm that stay open under the worst ptosis

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ...faces.canvas import Canvas, smoothstep
+from ...faces.pigments import MELANIN, absorb, to_linear, to_srgb
 from ...manifestations.taxonomy import Side
 from .areas import Stop, bearing_skin, check_visible, inside, lids
-from .canvas import Canvas, smoothstep
-from .pigments import MELANIN, absorb, to_linear, to_srgb
 from .registry import Change, Stage, simulates
 from .textures import noise
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, smoothstep
+from ...faces.pigments import DEOXYHAEMOGLOBIN, HAEMOGLOBIN, HAEMOSIDERIN, MELANIN, absorb, cover, emboss
 from ...manifestations.taxonomy import Side
 from .areas import Stop, bearing_skin, check_visible, half, inside, lids, off_midline
-from .canvas import Canvas, smoothstep
-from .pigments import DEOXYHAEMOGLOBIN, HAEMOGLOBIN, HAEMOSIDERIN, MELANIN, absorb, cover, emboss
 from .registry import Change, Stage, simulates
 from .textures import bumps, domes, noise, scatter, vessels
 

@@ -8,12 +8,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from ...faces.canvas import Canvas
 from ...manifestations.taxonomy import TAXONOMY, Side
-from .canvas import Canvas
-
-
-class SignNotVisibleError(ValueError):
-    """The sign cannot be shown on this face: the eye is closed, the brow is under hair, the place is out of sight."""
 
 
 class Stage(IntEnum):

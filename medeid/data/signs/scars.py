@@ -9,14 +9,14 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial.distance import cdist
 
+from ...faces.canvas import Canvas, EyeSide, NotVisibleError, smoothstep
+from ...faces.pigments import HAEMOGLOBIN, MELANIN, absorb, cover, emboss
+from ...faces.warp import Warp, own_point
 from ...manifestations.taxonomy import Side
 from .areas import bearing_skin, lids
 from .areas import half as half_of_face
 from .brow import bare_brow, brow_shows
-from .canvas import Canvas, EyeSide, smoothstep
-from .pigments import HAEMOGLOBIN, MELANIN, absorb, cover, emboss
-from .registry import Change, SignNotVisibleError, Stage, simulates
-from .warp import Warp, own_point
+from .registry import Change, Stage, simulates
 
 _HALF_BROW = 0.035  # of the inter-ocular distance: from the upper edge of the brow to its middle
 _TRIES = 12  # at each place
@@ -126,7 +126,7 @@ def cleft_lip_scar(canvas: Canvas, side: Side, severity: float, rng: np.random.G
     """
     assert side != "both"
     if np.linalg.norm(canvas.points[own_point(37, side)] - canvas.points[0]) < 0.025 * canvas.iod:
-        raise SignNotVisibleError(f"The {side} half of the upper lip is turned out of sight.")
+        raise NotVisibleError(f"The {side} half of the upper lip is turned out of sight.")
     warp = _cleft_pull(canvas, side, severity, rng)
     shaped = Canvas(warp.image(canvas.image), warp.landmarks(canvas))
     look = _look(canvas, severity, rng)
@@ -198,7 +198,7 @@ def _place(canvas: Canvas, side: EyeSide, severity: float, rng: np.random.Genera
             free = (beside if place == "brow" else away)[y, x]
             if free.mean() > 0.94 and (place == "brow") == bool((brow[y, x] > 0.5).any()):
                 return way, place
-    raise SignNotVisibleError(f"No skin of the {side} half of the face is free enough to bear a scar.")
+    raise NotVisibleError(f"No skin of the {side} half of the face is free enough to bear a scar.")
 
 
 def _way(canvas: Canvas, side: EyeSide, place: str, length: float, rng: np.random.Generator) -> np.ndarray:

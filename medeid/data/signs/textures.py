@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from .canvas import Canvas, smoothstep
+from ...faces.canvas import Canvas, smoothstep
 
 _PLANE = 4.0  # inter-ocular distances covered by a noise plane; the crop sees less
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ...faces.canvas import Canvas, NotVisibleError
 from ...faces.mesh import NOSE_TIP
+from ...faces.pigments import BILIRUBIN, DEOXYHAEMOGLOBIN, HAEMOGLOBIN, absorb
 from ...manifestations.taxonomy import Side
-from .canvas import Canvas
-from .pigments import BILIRUBIN, DEOXYHAEMOGLOBIN, HAEMOGLOBIN, absorb
-from .registry import Change, SignNotVisibleError, Stage, simulates
+from .registry import Change, Stage, simulates
 from .textures import noise
 
 _DARK_GLASSES = 0.5  # of the skin's lightness: what is darker is no white of an eye
@@ -30,7 +30,7 @@ def scleral_icterus(canvas: Canvas, side: Side, severity: float, rng: np.random.
     sclera = np.maximum(canvas.sclera("left"), canvas.sclera("right"))
     white = canvas.lab[sclera >= 0.5, 0]
     if len(white) < 4 * canvas.px**2 or np.median(white) < _DARK_GLASSES * canvas.skin_lab[0]:
-        raise SignNotVisibleError("The whites of the eyes do not show; scleral icterus needs open eyes.")
+        raise NotVisibleError("The whites of the eyes do not show; scleral icterus needs open eyes.")
     return Change(absorb(canvas.image, (BILIRUBIN, sclera * (0.10 + 0.35 * severity))), sclera)
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from medeid.data.signs.brow import bare_brow
-from medeid.data.signs.canvas import Canvas
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.manifestations.taxonomy import Finding
 
 
@@ -57,11 +57,11 @@ def test_brow_under_a_fringe_cannot_lose_hairs(light_face):
     image, landmarks = light_face
     hidden = image.copy()
     hidden[: int(landmarks[105, 1]) + 15] = (30, 22, 18)
-    with pytest.raises(SignNotVisibleError, match="hair"):
+    with pytest.raises(NotVisibleError, match="hair"):
         lose((hidden, landmarks), "right", 0.5)
 
 
 def test_brow_that_is_gone_already_cannot_lose_hairs(light_face):
     bald = np.uint8(bare_brow(canvas(light_face), "left").image * 255)
-    with pytest.raises(SignNotVisibleError, match="darker than the skin"):
+    with pytest.raises(NotVisibleError, match="darker than the skin"):
         lose((bald, light_face[1]), "left", 0.5)

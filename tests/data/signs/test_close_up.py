@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
 from medeid.data.signs.close_up import CloseUp
+from medeid.faces.canvas import Canvas
 from medeid.faces.mesh import LEFT_EYE, LEFT_IRIS
 
 

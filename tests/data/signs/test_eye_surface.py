@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
 from medeid.data.signs.close_up import CloseUp
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.faces.mesh import LEFT_EYE
 from medeid.manifestations.taxonomy import Finding
 
@@ -131,7 +131,7 @@ def test_a_closed_eye_is_refused(light_face, name):
     closed = landmarks.copy()
     for upper, lower in zip(LEFT_EYE[1:8], LEFT_EYE[:8:-1], strict=True):
         closed[upper] = closed[lower] - [0, 0.3, 0]
-    with pytest.raises(SignNotVisibleError, match="left eye does not show"):
+    with pytest.raises(NotVisibleError, match="left eye does not show"):
         shown((image, closed), name, 0.6)
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
 from medeid.data.signs.textures import averaged
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.faces.mesh import LEFT_BROW, LEFT_EYE, MOUTH_CORNERS, RIGHT_BROW, RIGHT_EYE, inter_ocular_distance
 from medeid.manifestations.taxonomy import Finding
 
@@ -62,7 +62,7 @@ def test_palsy_of_the_half_that_is_turned_away_cannot_be_shown(light_face):
     image, landmarks = light_face
     turned = landmarks.copy()
     turned[RIGHT_CORNER] = turned[0] - [2, -8, 0]
-    with pytest.raises(SignNotVisibleError, match="right half of the mouth"):
+    with pytest.raises(NotVisibleError, match="right half of the mouth"):
         paint((image, turned), "facial_palsy", "right", 0.5)
 
 
@@ -86,5 +86,5 @@ def test_oedema_of_a_closed_eye_cannot_be_shown(light_face):
     image, landmarks = light_face
     shut = landmarks.copy()
     shut[list(LEFT_EYE[1:8])] = shut[list(LEFT_EYE[:8:-1])]
-    with pytest.raises(SignNotVisibleError, match="left eye"):
+    with pytest.raises(NotVisibleError, match="left eye"):
         paint((image, shut), "periorbital_oedema", "left", 0.5)

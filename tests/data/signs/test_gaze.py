@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs import SignNotVisibleError
-from medeid.data.signs.eyeball import IRIS_DEPTH, IRIS_RADIUS
 from medeid.data.simulate import simulate
+from medeid.faces.canvas import NotVisibleError
+from medeid.faces.eyeball import IRIS_DEPTH, IRIS_RADIUS
 from medeid.faces.mesh import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
 from medeid.manifestations.taxonomy import Finding
 
@@ -79,5 +79,5 @@ def test_eye_that_looks_outwards_already_cannot_turn_further(light_face):
     landmarks = light_face[1].copy()
     outer = landmarks[LEFT_EYE[0], 0]
     landmarks[list(LEFT_IRIS), 0] += outer - 4.0 - landmarks[473, 0]
-    with pytest.raises(SignNotVisibleError, match="cannot turn further"):
+    with pytest.raises(NotVisibleError, match="cannot turn further"):
         with_sign((light_face[0], landmarks), "exotropia", 0.5)

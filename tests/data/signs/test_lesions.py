@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.manifestations.taxonomy import Finding
 
 
@@ -42,5 +42,5 @@ def test_lesion_varies_with_the_generator(name, light_face):
 def test_no_skin_no_lesion(light_face):
     black = np.zeros_like(light_face[0])
     black[100:110] = 200
-    with pytest.raises(SignNotVisibleError):
+    with pytest.raises(NotVisibleError):
         simulate(black, light_face[1], [Finding("seborrhoeic_keratosis", "left", 1.0)], np.random.default_rng(0))

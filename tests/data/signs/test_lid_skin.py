@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
 from medeid.data.signs.close_up import CloseUp
 from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas
 from medeid.manifestations.taxonomy import Finding
 
 SEVERITIES = (0.3, 0.6, 1.0)

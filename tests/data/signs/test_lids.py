@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs.eyeball import IRIS_RADIUS
 from medeid.data.simulate import simulate
+from medeid.faces.eyeball import IRIS_RADIUS
 from medeid.faces.mesh import LEFT_EYE, LEFT_IRIS
 from medeid.manifestations.taxonomy import Finding
 

@@ -1,8 +1,8 @@
 import numpy as np
 
 from medeid.data.signs.areas import lids
-from medeid.data.signs.canvas import Canvas
 from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas
 from medeid.manifestations.taxonomy import Finding
 
 

@@ -3,9 +3,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from medeid.data.signs.areas import bearing_skin, inside, lids
-from medeid.data.signs.canvas import Canvas
 from medeid.data.signs.rash import _BRANCHES, _MUZZLE, _branch
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.manifestations.taxonomy import Finding
 
 LEFT_CHEEK, RIGHT_CHEEK = 425, 205
@@ -128,7 +128,7 @@ def test_no_rash_on_a_half_that_is_hidden(name, light_face):
     image, landmarks = light_face
     hidden = image.copy()
     hidden[:, int(landmarks[4, 0]) - 8 :] = 0
-    with pytest.raises(SignNotVisibleError):
+    with pytest.raises(NotVisibleError):
         simulate(hidden, landmarks, [Finding(name, "left")], np.random.default_rng(0))
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.manifestations.taxonomy import Finding
 
 RIGHT_PEAK, LEFT_PEAK = 37, 267  # of the Cupid's bow
@@ -59,7 +59,7 @@ def test_scar_through_the_brow_leaves_a_gap(dark_face):
 def test_scar_needs_free_skin(light_face):
     image = light_face[0].copy()
     image[:, 128:] = (20, 60, 160)  # a cloth over one half
-    with pytest.raises(SignNotVisibleError, match="left"):
+    with pytest.raises(NotVisibleError, match="left"):
         paint((image, light_face[1]), "scar", "left", 0.8)
 
 
@@ -83,5 +83,5 @@ def test_cleft_on_the_half_that_is_turned_away_cannot_be_shown(light_face):
     image, landmarks = light_face
     turned = landmarks.copy()
     turned[RIGHT_PEAK] = turned[0]
-    with pytest.raises(SignNotVisibleError, match="upper lip"):
+    with pytest.raises(NotVisibleError, match="upper lip"):
         paint((image, turned), "cleft_lip_scar", "right", 0.5)

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
 from medeid.data.signs.textures import signed_distance, vessels
+from medeid.faces.canvas import Canvas
 
 
 def test_distance_is_finite_even_without_anything_to_measure_to():

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
-from medeid.data.simulate import SignNotVisibleError, simulate
+from medeid.data.simulate import simulate
+from medeid.faces.canvas import Canvas, NotVisibleError
 from medeid.manifestations.taxonomy import Finding
 
 
@@ -61,5 +61,5 @@ def test_icterus_needs_open_eyes(light_face):
     for eye in (Canvas(np.zeros((256, 256, 3), np.float32), landmarks).eye(side) for side in ("left", "right")):
         for upper, lower in zip(eye.upper, eye.lower, strict=True):
             landmarks[(landmarks[:, :2] == upper).all(1), :2] = lower
-    with pytest.raises(SignNotVisibleError, match="open eyes"):
+    with pytest.raises(NotVisibleError, match="open eyes"):
         simulate(image, landmarks, [Finding("scleral_icterus")], np.random.default_rng(0))

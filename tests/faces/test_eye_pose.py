@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
-from medeid.data.signs.eye_pose import Pose, PosedEye
-from medeid.data.signs.eyeball import EyeLayers
+from medeid.faces.canvas import Canvas
+from medeid.faces.eye_pose import Pose, PosedEye
+from medeid.faces.eyeball import EyeLayers
 from medeid.faces.mesh import LEFT_BROW, LEFT_EYE, LEFT_IRIS, MIRROR
 
 OTHER_EYE = [int(MIRROR[i]) for i in LEFT_EYE + LEFT_IRIS + LEFT_BROW]

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ...faces.mesh import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
 from .canvas import smoothstep
 from .eyeball import EDGE_WIDTH, EyeLayers
+from .mesh import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
 from .pigments import emboss
 
 _SURFACE = 468  # points of the mesh that lie on the skin

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs.canvas import Canvas
-from medeid.data.signs.warp import Warp
+from medeid.faces.canvas import Canvas
 from medeid.faces.mesh import OVAL, flip_landmarks
+from medeid.faces.warp import Warp
 
 SIZE = 256
 

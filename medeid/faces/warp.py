@@ -10,8 +10,8 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial.distance import cdist
 
-from ...faces.mesh import LANDMARK_SIZE, MIRROR, OUTER_EYE_CORNERS
 from .canvas import Canvas, EyeSide, smoothstep
+from .mesh import LANDMARK_SIZE, MIRROR, OUTER_EYE_CORNERS
 
 _LATTICE = 112  # nodes along a side; the movements are smoother than that
 _STEEPEST = 0.8  # a field that changes by less than one pixel a pixel cannot fold

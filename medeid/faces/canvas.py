@@ -1,4 +1,4 @@
-"""A face crop that signs are painted on: what lies where, in units of the face."""
+"""A face crop to paint on: what lies where, in units of the face."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import gaussian_filter
 
-from ...faces.mesh import (
+from .mesh import (
     CHIN,
     FOREHEAD,
     INNER_LIPS,
@@ -48,6 +48,10 @@ _TONE_BOUNDS: tuple[tuple[float, SkinTone], ...] = (
     (10.0, "tan"),
     (-30.0, "brown"),
 )
+
+
+class NotVisibleError(ValueError):
+    """What is to be painted cannot be seen: the eye is closed, the brow is under hair, the place is out of sight."""
 
 
 def skin_tone_band(ita: float) -> SkinTone:

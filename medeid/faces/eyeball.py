@@ -14,8 +14,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 
-from .canvas import Canvas, EyeSide, ellipse, smoothstep
-from .registry import SignNotVisibleError
+from .canvas import Canvas, EyeSide, NotVisibleError, ellipse, smoothstep
 
 IRIS_RADIUS = 5.85  # mm
 IRIS_DEPTH = 9.8  # mm from the centre of rotation to the iris
@@ -59,19 +58,19 @@ class EyeLayers:
         upper, lower, brow, brow_top: The lid margins and the brow's edges as the landmarks have them.
 
     Raises:
-        `SignNotVisibleError`: if the eye is closed, covered, turned out of sight or cut off by the picture's edge.
+        `NotVisibleError`: if the eye is closed, covered, turned out of sight or cut off by the picture's edge.
     """
 
     def __init__(self, canvas: Canvas, side: EyeSide, above: float = 2.0):
         eye, brow = canvas.eye(side), canvas.brow_points(side)
         check_in_sight(canvas, side)
         if eye.aperture < _SMALLEST_APERTURE * eye.width:
-            raise SignNotVisibleError(f"The {side} eye is closed; this sign needs it open.")
+            raise NotVisibleError(f"The {side} eye is closed; this sign needs it open.")
         if (eye.contour < 1).any() or (eye.contour > canvas.size - 2).any():
-            raise SignNotVisibleError(f"The {side} eye is cut off by the edge of the picture.")
+            raise NotVisibleError(f"The {side} eye is cut off by the edge of the picture.")
         mm = eye.radius / IRIS_RADIUS
         if _lightness_below(canvas, eye.lower[1:-1], mm) < _DARK * canvas.skin_lab[0]:
-            raise SignNotVisibleError(f"The {side} eye is covered, by dark glasses or hair.")
+            raise NotVisibleError(f"The {side} eye is covered, by dark glasses or hair.")
         self.canvas, self.side, self._eye = canvas, side, eye
         self._flip = side == "left"
         self.scale = max(1, round(_ZOOM / canvas.px))
@@ -85,10 +84,10 @@ class EyeLayers:
         self.x = np.arange(self.width, dtype=np.float32)
         self.y = np.arange(self.height, dtype=np.float32)[:, None]
         self.outer, self.inner = self.to_work(eye.outer), self.to_work(eye.inner)
-        self.upper, self.lower = self._line(eye.upper), self._line(eye.lower)
-        self.brow_top, self.brow = self._line(brow[:5]), self._line(brow[5:])
+        self.upper, self.lower = (self.line_through(self.to_work(margin)) for margin in (eye.upper, eye.lower))
+        self.brow_top, self.brow = (self.line_through(self.to_work(edge)) for edge in (brow[:5], brow[5:]))
         if self.open[self.pupil_column] < 1.0:
-            raise SignNotVisibleError(f"The {side} eye looks so far aside that its pupil is out of sight.")
+            raise NotVisibleError(f"The {side} eye looks so far aside that its pupil is out of sight.")
 
     # Between the picture and the work pixels
 
@@ -125,9 +124,8 @@ class EyeLayers:
             return points
         return np.stack([self.width - 1 - points[..., 0], points[..., 1]], -1)
 
-    def _line(self, points: np.ndarray) -> np.ndarray:
-        """The line through points [N, 2] of the picture; level beyond its ends."""
-        work = self.to_work(points)
+    def line_through(self, work: np.ndarray) -> np.ndarray:
+        """The line through points [N, 2] in work pixels; level beyond its ends."""
         work = work[np.argsort(work[:, 0], kind="stable")]
         # A margin may turn back at the canthus of a turned head.
         columns = np.maximum.accumulate(work[:, 0]) + 1e-3 * np.arange(len(work))
@@ -373,10 +371,10 @@ class EyeLayers:
 
 
 def check_in_sight(canvas: Canvas, side: EyeSide) -> None:
-    """Raises `SignNotVisibleError` if an eye, open or closed, is turned out of sight."""
+    """Raises `NotVisibleError` if an eye, open or closed, is turned out of sight."""
     eye = canvas.eye(side)
     if eye.width < _SMALLEST_WIDTH * canvas.iod or eye.radius < _SMALLEST_IRIS * canvas.iod:
-        raise SignNotVisibleError(f"The {side} eye is turned out of sight.")
+        raise NotVisibleError(f"The {side} eye is turned out of sight.")
 
 
 def _lightness_below(canvas: Canvas, margin: np.ndarray, mm: float) -> float:

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from medeid.data.signs import SignNotVisibleError
-from medeid.data.signs.canvas import Canvas
-from medeid.data.signs.eyeball import IRIS_DEPTH, IRIS_RADIUS, EyeLayers
+from medeid.faces.canvas import Canvas, NotVisibleError
+from medeid.faces.eyeball import IRIS_DEPTH, IRIS_RADIUS, EyeLayers
 from medeid.faces.mesh import LEFT_EYE, RIGHT_EYE
 
 
@@ -74,7 +73,7 @@ def test_glints_stay_behind_the_iris(drawn_eyes):
 def test_closed_eye_is_refused(light_face):
     landmarks = light_face[1].copy()
     landmarks[list(LEFT_EYE[9:])] = landmarks[list(LEFT_EYE[7:0:-1])] + [0, 1, 0]
-    with pytest.raises(SignNotVisibleError, match="left eye is closed"):
+    with pytest.raises(NotVisibleError, match="left eye is closed"):
         eye_of(light_face, landmarks=landmarks)
     eye_of(light_face, "right", landmarks=landmarks)
 
@@ -82,7 +81,7 @@ def test_closed_eye_is_refused(light_face):
 def test_eye_behind_dark_glasses_is_refused(light_face):
     image = light_face[0].copy()
     image[90:150] = 8
-    with pytest.raises(SignNotVisibleError, match="dark glasses"):
+    with pytest.raises(NotVisibleError, match="dark glasses"):
         eye_of(light_face, image=image)
 
 
@@ -90,5 +89,5 @@ def test_eye_turned_away_is_refused(light_face):
     landmarks = light_face[1].copy()
     middle = landmarks[list(LEFT_EYE)].mean(0)
     landmarks[list(LEFT_EYE), 0] = middle[0] + 0.25 * (landmarks[list(LEFT_EYE), 0] - middle[0])
-    with pytest.raises(SignNotVisibleError, match="turned out of sight"):
+    with pytest.raises(NotVisibleError, match="turned out of sight"):
         eye_of(light_face, landmarks=landmarks)
