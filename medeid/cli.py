@@ -343,6 +343,14 @@ def simulate(
     ] = None,
     healthy: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of images without a sign.")] = 0.15,
     size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 256,
+    further: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Further signs on every face that is not healthy, whatever it has already, as far as they fit: "
+            "more to learn from each picture. By default 0 to 3, mostly none, as in patients.",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores by default. The result is the same for any number.")
     ] = None,
@@ -372,7 +380,7 @@ def simulate(
 
     chosen = {} if signs is None else {"signs": [name.strip() for name in signs.split(",")]}
     try:
-        options = BuildOptions(count, seed, healthy=healthy, size=size, **chosen)
+        options = BuildOptions(count, seed, healthy=healthy, size=size, further=further, **chosen)
         with _progress() as progress:
             result = build_set(faces, out, options, jobs or _num_cores(), _stages(progress), skip)
     except KeyboardInterrupt:

@@ -59,6 +59,9 @@ class BuildOptions:
             Share of images without a sign.
         size (`int`, *optional*, defaults to 256):
             Side of the images in pixels.
+        further (`int`, *optional*):
+            Number of further signs on every face that is not healthy, as far as they go together; see
+            [`draw_findings`].
 
     Raises:
         ValueError: if one is out of range; `UnknownManifestationError` for an unknown sign.
@@ -69,6 +72,7 @@ class BuildOptions:
     signs: Sequence[str] = tuple(TAXONOMY)
     healthy: float = 0.15
     size: int = 256
+    further: int | None = None
 
     def __post_init__(self):
         if self.count < 1:
@@ -79,6 +83,8 @@ class BuildOptions:
             raise ValueError(f"`healthy` must be a share in [0, 1], but is {self.healthy}.")
         if self.size < 64:
             raise ValueError(f"`size` must be at least 64 px, but is {self.size}.")
+        if self.further is not None and self.further < 0:
+            raise ValueError(f"`further` must not be negative, but is {self.further}.")
         if not self.signs:
             raise ValueError("`signs` is empty; name at least one, or leave it out for all.")
         named = {manifestation(name).name for name in self.signs}
@@ -147,7 +153,7 @@ class ImageMaker:
         split, position = self.plan.place(index)
         generator = np.random.default_rng((self.options.seed, index))
         lead = lead_label(self.options.seed, index, self._labels, self.options.healthy)
-        findings = draw_findings(lead, self.options.signs, generator) if lead else ()
+        findings = draw_findings(lead, self.options.signs, generator, self.options.further) if lead else ()
         seed = int(generator.integers(2**32))
         # A golden-ratio sequence uses the faces evenly, also in a small set.
         points = ((self._first_point + _GOLDEN_RATIO * position) % 1.0, *generator.random(_FACES_TRIED - 1))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from .. import __version__
+from ..faces.canvas import SkinTone
 from ..manifestations.taxonomy import TAXONOMY, Finding, label_name
 from .patients import SYNDROMES
-from .signs.canvas import SkinTone
 
 if TYPE_CHECKING:
     from .build import BuildOptions
@@ -118,6 +118,8 @@ def _making(options: BuildOptions) -> str:
     if tuple(options.signs) != tuple(TAXONOMY):
         command += f" --signs {','.join(options.signs)}"
     command += f" --healthy {options.healthy:g} --size {options.size}"
+    if options.further is not None:
+        command += f" --further {options.further}"
     used = [syndrome for syndrome in SYNDROMES if len(set(syndrome.signs) & set(options.signs)) > 1]
     rows = [
         [

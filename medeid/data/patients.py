@@ -280,7 +280,9 @@ def lead_label(seed: int, index: int, labels: Sequence[str], healthy: float) -> 
     return labels[order[position]]
 
 
-def draw_findings(lead: str, signs: Sequence[str], generator: np.random.Generator) -> tuple[Finding, ...]:
+def draw_findings(
+    lead: str, signs: Sequence[str], generator: np.random.Generator, further: int | None = None
+) -> tuple[Finding, ...]:
     """Draws what a patient has.
 
     Args:
@@ -290,6 +292,9 @@ def draw_findings(lead: str, signs: Sequence[str], generator: np.random.Generato
             The manifestations to draw from.
         generator (`np.random.Generator`):
             The source of randomness.
+        further (`int`, *optional*):
+            Number of further signs to draw that have nothing to do with the leading one; those that contradict are left
+            out. By default 0 to 3, mostly none.
 
     Returns:
         `tuple[Finding, ...]`: the leading one first, none contradicts another, at most 8 with those that they imply,
@@ -297,7 +302,9 @@ def draw_findings(lead: str, signs: Sequence[str], generator: np.random.Generato
     """
     candidates = _with_companions(*_parse(lead), generator)
     labels = labels_of(signs)
-    for position in generator.integers(len(labels), size=generator.choice(4, p=_NUM_EXTRA_SHARES)):
+    if further is None:
+        further = generator.choice(4, p=_NUM_EXTRA_SHARES)
+    for position in generator.integers(len(labels), size=further):
         name, side = _parse(labels[position])
         candidates.append(_finding(name, _spread(name, side, generator), generator))
     findings: list[Finding] = []

@@ -53,6 +53,16 @@ def test_no_patient_has_signs_that_contradict_each_other_or_too_many(patients):
         assert len(with_implied(patient)) <= 8
 
 
+def test_further_signs_make_patients_with_many():
+    numbers = []
+    for further in (0, 4):
+        drawn = [draw_findings(lead, SIGNS, np.random.default_rng(1), further) for lead in LABELS]
+        assert not any(contradict(*pair) for patient in drawn for pair in combinations(patient, 2))
+        assert max(len(with_implied(patient)) for patient in drawn) <= 8
+        numbers.append(np.mean([len(patient) for patient in drawn]))
+    assert numbers[0] + 2 < numbers[1] < numbers[0] + 4
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
