@@ -47,6 +47,7 @@ from .manifestations.channels import (
     keep_appearance,
     keep_colour,
     keep_geometry,
+    keep_shape,
     one_side,
     plan_preservation,
 )
@@ -68,6 +69,7 @@ PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
 MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
+SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
 FEATHER = 10 / 256  # of the crop's side: the width over which a new face fades into the photo
 
 
@@ -364,6 +366,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         for _ in range(max_retries + 1):
             surrogates = torch.stack([self.draw_surrogate(face, generators[face.photo]) for face in pending])
             self.generate(pending, surrogates, num_inference_steps, guidance_scale, callback_on_step_end)
+            self.keep_shapes([face for face in pending if face.preserved.posed])
             for index in {face.photo for face in pending}:
                 pasted[index] = self.paste(photos[index], [face for face in faces if face.photo == index])
             failed = self.verify(pending, {index: result for index, (result, _) in pasted.items()})
@@ -640,6 +643,25 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 )
                 for face, generated in zip(batch, _to_pixels(drawn), strict=True):
                     face.generated = generated
+
+    def keep_shapes(self, faces: list[_Face]) -> None:
+        """Sets lids, gaze and mouth of new faces in the picture, where a sign is in them.
+
+        The landmark network finds less of an asymmetry than there is. So each face is set a second time, by what is
+        then still missing, until the same is found on it as on its source.
+        """
+        if not faces:
+            return
+        drawn = [face.generated for face in faces]
+        sources = np.stack([face.landmarks for face in faces])
+        before = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
+        wanted = sources
+        for _ in range(SHAPE_ROUNDS):
+            for face, image, points, goal in zip(faces, drawn, before, wanted, strict=True):
+                rng = np.random.default_rng(face.generator.initial_seed())
+                face.generated = keep_shape(image, points, goal, face.preserved.posed, rng)
+            found = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
+            wanted = wanted + sources - found
 
     def paste(self, photo: Photo, faces: list[_Face]) -> tuple[np.ndarray, np.ndarray]:
         """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.

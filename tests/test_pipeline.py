@@ -11,6 +11,7 @@ from PIL import Image
 from medeid import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
 from medeid.data.faces import FaceFolder
 from medeid.data.simulate import simulate
+from medeid.evaluation.geometry import asymmetries
 from medeid.faces.alignment import invert, transform_points
 from medeid.faces.detection import box_iou, detect_faces
 from medeid.faces.mesh import inter_ocular_distance
@@ -274,3 +275,20 @@ def test_a_stain_is_read_in_the_source_and_in_the_result(pipeline):
     assert sign.preserved and min(sign.probability.values()) > 0.5
     assert sign.mask_overlap > 0.6 and abs(sign.severity["after"] - sign.severity["before"]) < 0.3
     assert "port_wine_stain:right" not in told
+
+
+def test_lids_that_hang_on_one_side_hang_on_the_new_face(pipeline):
+    faces = FaceFolder(Path(__file__).parents[1] / "examples" / "faces", "train")
+    ptosis = Finding("ptosis", "left", 0.8)
+    patient = simulate(faces.image(8), faces.landmarks(8), [ptosis], np.random.default_rng(0))
+    found = []
+    for image in (
+        patient.image,
+        pipeline(patient.image, preserve=["ptosis:left"], generator=seeded()).images[0],
+        pipeline(patient.image, preserve="none", generator=seeded()).images[0],
+    ):
+        crop = FaceCrop(np.asarray(image), np.eye(2, 3))
+        found.append(asymmetries(torch.from_numpy(pipeline.find_landmarks([crop])))[0, 0].item())
+    source, preserved, without = found
+    assert preserved == pytest.approx(source, rel=0.4)
+    assert abs(without) < 0.5 * abs(source)

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from skimage.color import lab2rgb, rgb2lab
 
+from ..faces.canvas import Canvas, EyeSide
 from ..faces.compositing import feathered_mask
 from ..faces.mesh import INNER_LIPS, LEFT_IRIS, MIRROR, RIGHT_IRIS, draw_sketch, region_mask, scale_points
+from ..faces.reposing import repose_eye, reshape_mouth
 from ..faces.shape import FEATURES, relax_landmarks
 from .taxonomy import TAXONOMY, Channel, Finding, Region
 
@@ -23,6 +25,7 @@ _FEATHER = 4 / 256
 _EYE_FEATHER = 2 / 256
 _AREA_SIGMAS = {"skin": 4 / 256, "sclera": 0.7 / 256, "lips": 1.5 / 256}
 
+_SIDES: tuple[EyeSide, ...] = ("right", "left")
 _EYE_SURFACE: tuple[Region, ...] = ("globe", "conjunctiva", "pupil")
 _FEATURES_OF_REGION: dict[Region, tuple[str, ...]] = {
     "upper_lid": ("eyes", "brows"),
@@ -59,12 +62,15 @@ class Preservation:
         skin (`np.ndarray`): float32 [S, S] in [0, 1], feathered: pixels that stay, in the new face's tone.
         eyes (`np.ndarray`): float32 [S, S] in [0, 1], feathered: pixels that stay just as they are.
         held (`frozenset[str]`): Features whose landmarks stay, of `medeid.faces.shape.FEATURES`.
+        posed (`frozenset[str]`): Those of them that are set in the picture, too: a sign is in their shape, or pixels of
+            theirs stay.
         areas (`tuple[str, ...]`): Where the source's tone is carried over, of `"skin"`, `"sclera"` and `"lips"`.
     """
 
     skin: np.ndarray
     eyes: np.ndarray
     held: frozenset[str]
+    posed: frozenset[str]
     areas: tuple[ColourArea, ...]
 
 
@@ -95,11 +101,14 @@ def plan_preservation(
     skin = np.zeros((size, size), bool) if drawn is None else drawn.astype(bool)
     eyes = np.zeros((size, size), bool)
     held: set[str] = set()
+    posed: set[str] = set()
     channels: set[Channel] = set()
     for finding in findings:
         row = finding.row
         channels.update(row.channels)
         held.update(_FEATURES_OF_REGION[row.region])
+        if "geometry" in row.channels or row.region in _EYE_SURFACE:
+            posed.update(_FEATURES_OF_REGION[row.region])
         if "appearance" not in row.channels:
             continue
         if row.region in _EYE_SURFACE:
@@ -113,6 +122,7 @@ def plan_preservation(
         skin=feathered_mask(_grown(skin, _GROWTH * size), _FEATHER * size),
         eyes=feathered_mask(eyes, _EYE_FEATHER * size),
         held=frozenset(held),
+        posed=frozenset(posed),
         areas=("skin", "sclera", "lips") if "colour" in channels else ("skin",),
     )
 
@@ -233,6 +243,35 @@ def keep_geometry(source: np.ndarray, surrogate: np.ndarray, held: Collection[st
         `np.ndarray`: uint8 `[S, S, 3]`, see [`draw_sketch`].
     """
     return draw_sketch(relax_landmarks(source, surrogate, held), size)
+
+
+def keep_shape(
+    generated: np.ndarray, found: np.ndarray, wanted: np.ndarray, posed: Collection[str], rng: np.random.Generator
+) -> np.ndarray:
+    """The geometry channel once more, in the picture: lids, gaze, brows and mouth as the source has them.
+
+    Args:
+        generated (`np.ndarray`):
+            uint8 `[S, S, 3]`, RGB: the new face's crop.
+        found (`np.ndarray`):
+            float32 `[478, 3]` in pixels of a 256 px crop: its landmarks.
+        wanted (`np.ndarray`):
+            Those that it is to have, likewise.
+        posed (`Collection[str]`):
+            Features that are set, of `"eyes"` (with the brows) and `"mouth"`; others are left alone.
+        rng (`np.random.Generator`):
+            Of the grain of what is drawn anew.
+
+    Returns:
+        `np.ndarray`: uint8 `[S, S, 3]`. An eye that cannot be seen well enough stays as it is.
+    """
+    canvas = Canvas(generated.astype(np.float32) / 255.0, found)
+    if "mouth" in posed:
+        canvas = reshape_mouth(canvas, wanted)
+    if "eyes" in posed:
+        for side in _SIDES:
+            canvas = repose_eye(canvas, wanted, side, rng)
+    return np.rint(canvas.image.clip(0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def keep_colour(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores, mean_told
+from medeid.evaluation.utility import cohens_kappa, dice_scores, expected_calibration_error, f1_scores, mean_told
 
 
 def test_f1_of_each_label():
@@ -28,3 +28,13 @@ def test_dice_of_masks():
 def test_mean_of_what_is_told():
     assert mean_told(np.array([1.0, np.nan, 2.0])) == 1.5
     assert np.isnan(mean_told(np.array([np.nan])))
+
+
+def test_kappa_is_agreement_beyond_chance():
+    first = np.zeros((100, 4), bool)
+    first[:50, 0] = first[:20, 1] = first[:10, 2] = True
+    second = first.copy()
+    second[:25, 0], second[50:75, 0] = False, True  # half of the answers agree, as by chance
+    second[:, 2] = False
+    second[0, 3] = True  # never read before
+    np.testing.assert_allclose(cohens_kappa(first, second), [0.0, 1.0, 0.0, np.nan], atol=1e-12)

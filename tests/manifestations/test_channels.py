@@ -8,9 +8,16 @@ import pytest
 from skimage.color import rgb2lab
 
 from medeid.data.faces import FaceFolder
+from medeid.data.simulate import simulate
 from medeid.faces.mesh import draw_sketch, region_mask
 from medeid.faces.shape import FEATURES
-from medeid.manifestations.channels import keep_appearance, keep_colour, keep_geometry, plan_preservation
+from medeid.manifestations.channels import (
+    keep_appearance,
+    keep_colour,
+    keep_geometry,
+    keep_shape,
+    plan_preservation,
+)
 from medeid.manifestations.taxonomy import TAXONOMY, Finding
 
 LIGHT, DARK = (222, 180, 160), (110, 76, 60)
@@ -88,6 +95,23 @@ def test_lines_move_towards_the_surrogate_but_not_where_they_are_held(faces, lan
     assert np.array_equal(keep_geometry(landmarks, surrogate, FEATURES, 256), source)
 
 
+def test_a_lid_hangs_and_a_mouth_is_drawn_aside_only_where_a_sign_is(faces):
+    healthy, landmarks = faces.image(8), faces.landmarks(8)
+    palsy = simulate(healthy, landmarks, [Finding("facial_palsy", "left", 0.8)], np.random.default_rng(0))
+    areas = {name: region_mask(landmarks, name) > 0 for name in ("left_eye", "lips")}
+    for posed, changed in ((("eyes", "brows"), "left_eye"), (("mouth",), "lips")):
+        result = keep_shape(healthy, landmarks, palsy.landmarks, posed, np.random.default_rng(0))
+        errors = {
+            name: [np.abs(image[area].astype(int) - palsy.image[area]).mean() for image in (healthy, result)]
+            for name, area in areas.items()
+        }
+        before, after = errors.pop(changed)
+        assert after < 0.7 * before
+        (other,) = errors.values()
+        assert other[0] == other[1]
+    assert np.array_equal(keep_shape(healthy, landmarks, palsy.landmarks, (), np.random.default_rng(0)), healthy)
+
+
 def test_a_yellow_skin_stays_yellow(landmarks):
     generated, source = skin(LIGHT), skin((215, 175, 110))
     result = keep_colour(generated, source, landmarks, ("skin",))
@@ -127,7 +151,7 @@ def test_the_plan_follows_the_taxonomy(landmarks):
     other_side = plan_preservation([Finding("naevus", "right")], masks, landmarks, 256)
     assert not other_side.skin.any()
     ptosis = plan_preservation([Finding("ptosis", "left")], masks, landmarks, 256)
-    assert ptosis.held == {"eyes", "brows"} and not ptosis.skin.any()
+    assert ptosis.held == ptosis.posed == {"eyes", "brows"} and not ptosis.skin.any()
     jaundice = plan_preservation([Finding("jaundice")], masks, landmarks, 256)
     assert jaundice.areas == ("skin", "sclera", "lips") and not jaundice.held
     healthy = plan_preservation([], masks, landmarks, 256)
@@ -137,11 +161,12 @@ def test_the_plan_follows_the_taxonomy(landmarks):
 def test_of_a_sign_on_the_eye_the_whole_opening_stays(landmarks):
     plan = plan_preservation([Finding("pterygium", "right")], no_masks(), landmarks, 256)
     right, left = (region_mask(landmarks, eye) > 0 for eye in ("right_eye", "left_eye"))
-    assert (plan.eyes[right] == 1).all() and not plan.eyes[left].any() and "eyes" in plan.held
+    assert (plan.eyes[right] == 1).all() and not plan.eyes[left].any()
+    assert plan.held == plan.posed == {"eyes"}  # lids must fit the pixels between them
 
 
 def test_what_a_clinician_draws_stays_and_holds_the_lines_under_it(landmarks):
     drawn = region_mask(landmarks, "lips") > 0
     plan = plan_preservation([], no_masks(), landmarks, 256, drawn)
-    assert (plan.skin[drawn] == 1).all() and "mouth" in plan.held
+    assert (plan.skin[drawn] == 1).all() and "mouth" in plan.held and not plan.posed
     assert plan.skin.sum() < 4 * drawn.sum()
