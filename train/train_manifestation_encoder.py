@@ -3,13 +3,14 @@
 medeid simulate FACES -o runs/mema -n 40000
 accelerate launch train/train_manifestation_encoder.py --config train/configs/encoder.yaml --data_dir runs/mema
 
-docs/encoder.md has the commands for larger towers.
+docs/encoder.md tells how medeid-tiny's was trained, part by part, and has the commands for larger towers.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from augmentation import change_light, degrade
+from datasets import concatenate_datasets
 from harness import TrainingConfig, option, parse_config, train
 from torchvision.utils import draw_segmentation_masks, make_grid, save_image
 
@@ -24,6 +26,7 @@ from medeid.data.mema import load_mema, masks_by_manifestation
 from medeid.evaluation.calibration import calibrate, calibration_half
 from medeid.evaluation.outputs import distinct_faces, read_faces
 from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
+from medeid.manifestations.close_ups import CloseUp, CloseUpOutput
 from medeid.manifestations.encoder import ManifestationEncoder
 from medeid.manifestations.taxonomy import LABELS, TAXONOMY
 
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 MIRRORED_LABELS = [
     LABELS.index(label.replace(":left", ":?").replace(":right", ":left").replace(":?", ":right")) for label in LABELS
 ]
+_LEAST_AREA = 16.0  # px of a mask, which smaller ones count for
 APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
 
 
@@ -42,17 +46,24 @@ class EncoderConfig(TrainingConfig):
     freeze_tower: bool = option(False, "Train pyramid and heads only.")
     lora_rank: int = option(0, "Train additions of this rank to the tower's linear layers in place of them; 0: none.")
     text_tower: bool = option(False, "Keep the tower's text side, too, for `score_text`; needs --freeze_tower.")
+    close_up: str = option("", "Train only this close-up tower, eyes or skin; no other part even runs.")
     image_size: int = option(256, "Side of the crops that the tower sees.")
     num_tokens: int = option(8, "Number of manifestation tokens.")
     token_dim: int = option(32, "Width of a token.")
     kl_weight: float = option(0.02, "Price of a nat in the bottleneck, in nats of the labels' cross-entropy.")
     mask_weight: float = option(10.0, "Weight of the masks' cross-entropy and Dice loss.")
     severity_weight: float = option(4.0, "Weight of the severities' absolute error.")
+    more_data_dirs: list[str] = field(
+        default_factory=list, metadata={"help": "Further sets whose train splits are trained on, too."}
+    )
+    validation_dir: str = option("", "Set whose validation split validates and calibrates, if it is not data_dir.")
     validation_images: int = option(1000, "Images of the validation split to validate on.")
 
     def __post_init__(self):
         if self.freeze_tower and self.lora_rank:
             raise ValueError("`lora_rank` is for a tower that learns: leave out `freeze_tower`, or take a rank of 0.")
+        if self.close_up not in ("", "eyes", "skin"):
+            raise ValueError(f"`close_up` must be eyes or skin, or nothing for all parts, but is {self.close_up!r}.")
         if self.text_tower and not self.freeze_tower:
             raise ValueError("`text_tower` needs `freeze_tower`: a tower that learns the labels drifts off its texts.")
 
@@ -61,8 +72,8 @@ class Patients(torch.utils.data.Dataset):
     """Face crops with labels, severities and masks.
 
     Args:
-        root (`str`):
-            What `load_mema` loads.
+        roots (`Sequence[str]`):
+            What `load_mema` loads, one set or several.
         split (`str`):
             The split.
         size (`int`):
@@ -71,8 +82,9 @@ class Patients(torch.utils.data.Dataset):
             Of the augmentation; without one the crops stay as they are.
     """
 
-    def __init__(self, root: str, split: str, size: int, seed: int | None = None):
-        self.rows = load_mema(root, split).select_columns(["image", "mask", "findings", "labels", "severities"])
+    def __init__(self, roots: Sequence[str], split: str, size: int, seed: int | None = None):
+        rows = concatenate_datasets([load_mema(root, split) for root in roots])
+        self.rows = rows.select_columns(["image", "mask", "findings", "labels", "severities"])
         self.size, self.seed = size, seed
 
     def __len__(self) -> int:
@@ -132,18 +144,52 @@ def encoder_loss(
     labels, severities, masks = batch["labels"], batch["severities"], batch["masks"].float() / 255.0
     parts = {}
     for name, logits in (("labels", output.logits), ("tokens", output.token_logits)):
-        parts[name] = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1).mean()
-    there = labels.sum().clamp(min=1.0)
-    errors = ((read - severities).abs() * labels for read in (output.severities, output.token_severities))
-    parts["severity"] = config.severity_weight * torch.stack([error.sum() / there for error in errors]).sum()
-    parts["masks"] = config.mask_weight * (
-        F.binary_cross_entropy_with_logits(output.mask_logits, masks) * 10.0 + _dice_loss(output.mask_logits, masks)
-    )
+        parts[name] = _label_loss(logits, labels)
+    errors = [_severity_error(read, severities, labels) for read in (output.severities, output.token_severities)]
+    parts["severity"] = config.severity_weight * torch.stack(errors).sum()
+    parts["masks"] = config.mask_weight * _mask_loss(output.mask_logits, masks)
     # Kullback-Leibler divergence from the standard normal distribution, in nats an image.
     mean, log_variance = output.token_mean, output.token_log_variance
     nats = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum((1, 2)).mean()
     parts["price"] = config.kl_weight * nats
     return torch.stack(list(parts.values())).sum(), {**parts, "nats": nats}
+
+
+def close_up_loss(
+    tower: CloseUp, output: CloseUpOutput, batch: dict[str, torch.Tensor], config: EncoderConfig
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The same of what one close-up tower sees; a sign of the whole face counts on both sides."""
+    labels, severities = (batch[name][:, tower.label_index] for name in ("labels", "severities"))
+    masks = tower.visible(batch["masks"][:, tower.sign_index]).float() / 255.0
+    logits, read = output.answers.unbind(-1)
+    parts = {
+        "labels": _label_loss(logits.flatten(1), labels.flatten(1)),
+        "severity": config.severity_weight * _severity_error(read.sigmoid(), severities, labels),
+        "masks": config.mask_weight * _mask_loss(output.mask_logits, masks),
+    }
+    return torch.stack(list(parts.values())).sum(), parts
+
+
+def _label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in nats an image, of labels `[B, L]`."""
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1).mean()
+
+
+def _severity_error(read: torch.Tensor, severities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error where a sign is there."""
+    return ((read - severities).abs() * labels).sum() / labels.sum().clamp(min=1.0)
+
+
+def _mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy a pixel, the same a pixel of each sign that is there, and Dice loss.
+
+    Among all the pixels of a batch those of a mole count for nothing, and none would ever be learned.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    area = masks.sum((2, 3))
+    there = (area > 0).float()
+    relative = (entropy.sum((2, 3)) / (area + _LEAST_AREA) * there).sum() / there.sum().clamp(min=1.0)
+    return 10.0 * entropy.mean() + 0.5 * relative + _dice_loss(logits, masks)
 
 
 def _dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -187,22 +233,27 @@ class EncoderTask:
     def __init__(self, config: EncoderConfig):
         self.config = config
         torch.manual_seed(config.seed)
-        self.model = _create_encoder(config)
-        self.dataset = Patients(config.data_dir, "train", config.image_size, config.seed)
-        held_out = Patients(config.data_dir, "validation", config.image_size)
+        self.encoder = _create_encoder(config)
+        self.model = getattr(self.encoder, config.close_up) if config.close_up else self.encoder
+        self.dataset = Patients([config.data_dir, *config.more_data_dirs], "train", config.image_size, config.seed)
+        self.validation_dir = config.validation_dir or config.data_dir
+        held_out = Patients([self.validation_dir], "validation", config.image_size)
         count = min(config.validation_images, len(held_out))
         self.validation = torch.utils.data.DataLoader(held_out, 32, sampler=[(i, i) for i in range(count)])
 
     def loss(self, model, batch, generator):
-        output = model(batch["images"].float() / 255.0, generator=generator)
-        return encoder_loss(output, batch, self.config)
+        images = batch["images"].float() / 255.0
+        if self.config.close_up:
+            return close_up_loss(getattr(self.encoder, self.config.close_up), model(images), batch, self.config)
+        return encoder_loss(model(images, generator=generator), batch, self.config)
 
     @torch.no_grad()
     def validate(self, model, picture, device):
         """Scores of labels, masks and calibration at a threshold of 0.5; a picture of the masks, and a table of F1."""
+        encoder = self.encoder.to(device).eval()  # whatever of it is trained
         probabilities, labels, token_probabilities, overlaps, tiles = [], [], [], [], []
         for batch in self.validation:
-            output = model((batch["images"].float() / 255.0).to(device))
+            output = encoder((batch["images"].float() / 255.0).to(device))
             probabilities.append(output.logits.sigmoid().cpu().numpy())
             token_probabilities.append(output.token_logits.sigmoid().cpu().numpy())
             labels.append(batch["labels"].numpy() > 0.5)
@@ -227,13 +278,14 @@ class EncoderTask:
 
     def export(self, model, folder: Path) -> None:
         """Saves the encoder in float16, calibrated on the half of the validation subjects that calibrates."""
-        rows = distinct_faces(load_mema(self.config.data_dir, "validation"))
+        rows = distinct_faces(load_mema(self.validation_dir, "validation"))
         half = np.flatnonzero(calibration_half(rows["subject_id"]))
+        encoder = self.encoder.eval()
         if len(half):
-            calibrate(model, read_faces(model, rows.select(half)))
+            calibrate(encoder, read_faces(encoder, rows.select(half)))
         else:
             logger.warning("The validation split is too small to calibrate on: the thresholds stay as they were.")
-        model.half().save_pretrained(folder)
+        encoder.half().save_pretrained(folder)
 
 
 def _f1_table(f1: np.ndarray, counts: np.ndarray) -> str:

@@ -19,6 +19,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from open_clip import CustomTextCLIP
 from torch import nn
 
+from .close_ups import EyeTower, SkinTower
+from .pyramid import Pyramid, resized
 from .taxonomy import LABELS, TAXONOMY, Manifestation, Side, label_name
 from .tower import adaptable_layers, create_clip, create_tokenizer, find_weights, map_widths, read_config, tower_maps
 
@@ -99,49 +101,6 @@ class Reading:
         return f"{row.title}{where}: {self.probability:.0%}, severity {self.severity:.1f}, {row.region}"
 
 
-class _Pyramid(nn.Module):
-    """A feature pyramid (Lin et al., arXiv:1612.03144) whose sides halve from `side` on, whatever the tower's own are.
-
-    The finest level, which only the masks are read from, has a quarter of the channels.
-    """
-
-    def __init__(self, in_channels: list[int], channels: int, side: int):
-        super().__init__()
-        self.side = side
-        widths = [channels // 4] + [channels] * (len(in_channels) - 1)
-        self.laterals = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in zip(in_channels, widths, strict=True))
-        self.narrow = nn.Conv2d(channels, widths[0], 1)
-        self.smooths = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
-                nn.BatchNorm2d(width),
-                nn.Conv2d(width, width, 1),
-                nn.SiLU(),
-            )
-            for width in widths
-        )
-
-    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps `[B, C, side, side]`, fine to coarse, from the tower's maps in that order."""
-        maps: list[torch.Tensor] = []
-        above = None
-        for index in reversed(range(len(features))):
-            side = self.side >> index
-            lateral = _resized(self.laterals[index](features[index]), side)
-            if above is not None:
-                above = self.narrow(above) if index == 0 else above
-                lateral = lateral + _resized(above, side)
-            above = lateral + self.smooths[index](lateral)
-            maps.insert(0, above)
-        return maps
-
-
-def _resized(maps: torch.Tensor, side: int) -> torch.Tensor:
-    if maps.shape[-1] == side:
-        return maps
-    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
-
-
 class _Queries(nn.Module):
     """Learned questions that each gather an answer from a map by attention.
 
@@ -170,7 +129,8 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     A vision tower of open_clip sees the face crop. A pyramid over its maps gives a mask for each manifestation. One
     query for each label asks the pyramid whether that sign is there on that side, and how severe; the strongest place
-    of the sign's mask on that side is evidence, too. A few more queries gather what the generator needs; they pass a
+    of the sign's mask on that side is evidence, too. Two small towers look closer, at the eyes ([`EyeTower`]) and at
+    the skin ([`SkinTower`]), and add their evidence. A few more queries gather what the generator needs; they pass a
     variational information bottleneck (Alemi et al., arXiv:1612.00410), which charges for every bit, so that what tells
     the signs goes through and the person stays behind; this is the minimum description length idea of arXiv:2507.21703.
 
@@ -229,7 +189,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
             self.register_to_config(tower_config=tower_config)
         self._tower_is_frozen = False
         self._take_towers(create_clip(tower_config, image_size, text_tower))
-        self.pyramid = _Pyramid(map_widths(self.vision), channels, self.mask_size)
+        self.pyramid = Pyramid(map_widths(self.vision), channels, self.mask_size)
         self.mask_head = nn.Conv2d(channels, len(manifestations), 1)
         self.mask_head.bias = nn.Parameter(torch.full((len(manifestations),), _RARE))
         self.fine_mask_head = nn.Conv2d(channels // 4, len(manifestations), 1, bias=False)
@@ -237,6 +197,8 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.label_weight = nn.Parameter(torch.randn(len(labels), channels, 2) * channels**-0.5)
         self.label_bias = nn.Parameter(torch.tensor([_RARE, 0.0]).repeat(len(labels), 1))
         self.evidence_scale = nn.Parameter(torch.full((len(labels),), 0.5))
+        self.eyes = EyeTower(labels, manifestations, channels, self.mask_size)
+        self.skin = SkinTower(labels, manifestations, channels, self.mask_size)
         self.token_queries = _Queries(num_tokens, channels)
         self.to_bottleneck = nn.Linear(channels, 2 * token_dim)
         self.token_reader = nn.Sequential(
@@ -356,15 +318,22 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         Raises:
             `ValueError`: if the images are no square RGB crops.
         """
+        images = self._fitted(images)
         maps = self.pyramid(tower_maps(self.vision, self._normalised(images)))
-        memory = maps[2].flatten(2).transpose(1, 2)
+        close_ups = [(tower, tower(images)) for tower in (self.eyes, self.skin)]
+        memory = torch.cat([maps[2].flatten(2).transpose(1, 2), *(seen.memory for _, seen in close_ups)], dim=1)
+        position = torch.cat([self.position, *(tower.position for tower, _ in close_ups)])
 
-        answers = self.label_queries(memory, self.position)
+        answers = self.label_queries(memory, position)
         answers = torch.einsum("blc,lco->blo", answers, self.label_weight) + self.label_bias
-        mask_logits = self.fine_mask_head(maps[0]) + _resized(self.mask_head(maps[1]), self.mask_size)
+        mask_logits = self.fine_mask_head(maps[0]) + resized(self.mask_head(maps[1]), self.mask_size)
+        evidence = self.evidence_scale * self._evidence(mask_logits)
+        for tower, seen in close_ups:
+            answers = tower.add_answers(answers, seen)
+            mask_logits = tower.add_masks(mask_logits, seen)
         logits, severities = answers.unbind(-1)
-        logits = logits + self.evidence_scale * self._evidence(mask_logits)
-        mean, log_variance = self.to_bottleneck(self.token_queries(memory, self.position)).chunk(2, dim=-1)
+        logits = logits + evidence
+        mean, log_variance = self.to_bottleneck(self.token_queries(memory, position)).chunk(2, dim=-1)
         log_variance = log_variance.clamp(-_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         tokens = mean + randn_tensor(mean.shape, generator, mean.device, mean.dtype) * (0.5 * log_variance).exp()
         token_logits, token_severities = self.token_reader(tokens).chunk(2, dim=-1)
@@ -380,13 +349,17 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
             features=maps[-1].mean((2, 3)),
         )
 
-    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """The crops in the size and range that the tower has learned."""
+    def _fitted(self, images: torch.Tensor) -> torch.Tensor:
+        """The crops in the size that the towers have learned."""
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"`images` must have shape [B, 3, S, S], but has {list(images.shape)}. Align the faces.")
         size = self.config.image_size
         if images.shape[-1] != size:
             images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+        return images
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Fitted crops in the range that the tower has learned."""
         return (images - self.image_mean) / self.image_std
 
     def _evidence(self, mask_logits: torch.Tensor) -> torch.Tensor:
@@ -459,7 +432,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
         if isinstance(texts, str) or not texts:
             raise ValueError(f"`texts` must be a list of one text or more, but is {texts!r}.")
-        seen = F.normalize(self.vision(self._normalised(images)), dim=-1)
+        seen = F.normalize(self.vision(self._normalised(self._fitted(images))), dim=-1)
         signs = torch.cat([self._embed([subject.replace("{}", text)]) for text in texts])
         healthy = self._embed([baseline] if isinstance(baseline, str) else baseline)
         return torch.sigmoid(self.logit_scale.exp() * seen @ (signs - healthy).T)

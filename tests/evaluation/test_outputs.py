@@ -36,9 +36,10 @@ def test_drawn_tokens_scatter_around_their_means_as_the_bottleneck_says(encoder,
 
 def test_dice_is_told_of_signs_that_are_shown(encoder, rows):
     with torch.no_grad():
-        for head in (encoder.mask_head, encoder.fine_mask_head):
-            head.weight.zero_()
-        encoder.mask_head.bias.fill_(1.0)
+        for part in (encoder, encoder.eyes, encoder.skin):
+            for head in (part.mask_head, part.fine_mask_head):
+                head.weight.zero_()
+            part.mask_head.bias.fill_(1.0)
     outputs = read_faces(encoder, rows)  # every mask covers the whole face
     shown = [any(each["manifestation"] == "port_wine_stain" for each in findings) for findings in rows["findings"]]
     np.testing.assert_array_equal(~np.isnan(outputs.dice[:, SIGNS.index("port_wine_stain")]), shown)
@@ -70,4 +71,4 @@ def test_sets_and_encoders_that_do_not_fit(encoder, rows):
     with pytest.raises(ValueError, match="`rows` is empty"):
         read_faces(encoder, rows.select([]))
     with pytest.raises(ValueError, match="other labels"):
-        read_faces(ManifestationEncoder(image_size=64, labels=LABELS[:4]), rows)
+        read_faces(ManifestationEncoder(image_size=64, labels=LABELS[::-1]), rows)

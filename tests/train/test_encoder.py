@@ -31,8 +31,8 @@ def test_mirrored_labels_are_those_of_the_other_side():
 
 
 def test_a_crop_and_its_masks_are_changed_alike(patients):
-    data = script.Patients(patients, "train", 256, seed=0)
-    plain = script.Patients(patients, "train", 256)
+    data = script.Patients([patients], "train", 256, seed=0)
+    plain = script.Patients([patients], "train", 256)
     for index in range(len(data)):
         before, after = plain[index, 0], data[index, index]
         assert before["labels"].sum() == after["labels"].sum()
@@ -68,6 +68,22 @@ def test_every_part_learns_and_the_encoder_is_exported(patients, tmp_path):
     assert worst_first == sorted(worst_first) and 0 < len(worst_first) < len(LABELS)
 
 
+@pytest.mark.parametrize("tower", ["eyes", "skin"])
+def test_a_close_up_tower_can_be_trained_alone(patients, tmp_path, tower):
+    config = script.EncoderConfig(
+        data_dir=patients, output_dir=str(tmp_path), close_up=tower, image_size=64, train_batch_size=4
+    )
+    config.max_train_steps, config.validation_images, config.learning_rate = 2, 4, 2e-3
+    config.lr_warmup_steps, config.dataloader_num_workers = 0, 0
+    task = script.EncoderTask(config)
+    before = {name: value.half().float() for name, value in task.encoder.named_parameters()}
+    train(config, task)
+    exported = ManifestationEncoder.from_pretrained(tmp_path / "export").named_parameters()
+    changed = {name for name, value in exported if not torch.equal(value, before[name])}
+    assert {f"{tower}.trunk.stem.conv.weight", f"{tower}.mask_head.weight"} <= changed
+    assert all(name.startswith(f"{tower}.") for name in changed)
+
+
 @pytest.mark.parametrize("options", [{"freeze_tower": True, "text_tower": True}, {"lora_rank": 2}, {}], ids=str)
 def test_a_tower_that_has_learned_to_see_is_frozen_adapted_or_trained(patients, clip_folder, tmp_path, options):
     config = script.EncoderConfig(
@@ -90,6 +106,8 @@ def test_a_tower_that_has_learned_to_see_is_frozen_adapted_or_trained(patients, 
 
 
 def test_options_that_contradict_each_other():
+    with pytest.raises(ValueError, match="`close_up` must be eyes or skin"):
+        script.EncoderConfig(close_up="mouth")
     with pytest.raises(ValueError, match="`lora_rank`"):
         script.EncoderConfig(freeze_tower=True, lora_rank=4)
     with pytest.raises(ValueError, match="`text_tower` needs `freeze_tower`"):
