@@ -195,6 +195,47 @@ def _masks(path: Path | None, photos: list[Path]) -> dict[Path, Path]:
     return {photos[0]: path}
 
 
+def _read_key(pseudonym: str | None, key_file: Path | None) -> bytes | None:
+    from .identity.keys import InvalidKeyError, key_from_environment, read_key
+
+    if pseudonym is None:
+        if key_file is not None:
+            raise _usage_error(f"--key-file {key_file}: is for --pseudonym; without one every face is drawn anew")
+        return None
+    if not pseudonym.strip():
+        raise _usage_error("--pseudonym: is empty; give what the patient is called in your study")
+    try:
+        key = key_from_environment() if key_file is None else read_key(key_file)
+    except InvalidKeyError as error:
+        raise _usage_error(str(error)) from error
+    if key is None:
+        raise _usage_error("--pseudonym: needs a key; make one by `medeid keygen FILE` and give --key-file FILE")
+    return key
+
+
+@app.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the key.", show_default=False)],
+) -> None:
+    """Make a secret key for --pseudonym and write it to FILE, readable by you alone.
+
+    Under one key a patient becomes the same person in every photo. Who has the key
+    and a list of pseudonyms can tell whose photos belong together: keep it apart
+    from the results, and keep it, as it cannot be made again.
+
+    Example: medeid keygen study.key && medeid deid visit1.jpg -o out/ --pseudonym P17 --key-file study.key
+    """
+    from .identity.keys import InvalidKeyError, write_key
+
+    try:
+        write_key(file)
+    except InvalidKeyError as error:
+        raise _usage_error(str(error)) from error
+    except OSError as error:
+        raise _usage_error(f"{file}: cannot be written to ({error.strerror}); choose another place") from error
+    print(f"a new key is in {file}; keep it secret, apart from the results, and for as long as the study lasts")
+
+
 @app.command()
 def deid(
     photos: Annotated[
@@ -219,6 +260,17 @@ def deid(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeats a result; by default every run is new.")] = None,
+    pseudonym: Annotated[
+        str | None,
+        typer.Option(
+            help="What the patient on every PHOTO is called in your study, who under one key becomes the same person "
+            "each time. Needs --key-file or MEDEID_KEY. Written nowhere."
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="Secret key for --pseudonym, as medeid keygen writes it. Without it MEDEID_KEY is read."),
+    ] = None,
     device: Device = "cpu",
     boxes: Boxes = None,
 ) -> None:
@@ -233,12 +285,15 @@ def deid(
     Example: medeid deid photo.jpg -o out/
     """
     given, masks, signs = _read_boxes(boxes, photos), _masks(mask, photos), _parse_preserve(preserve)
+    key = _read_key(pseudonym, key_file)
     _prepare_output(out)
     _quiet()
     from .clinical.batch import Deidentifier  # imports torch and diffusers: not for --help
+    from .identity.surrogate import SurrogateIdentity
 
+    identity = None if key is None else SurrogateIdentity(key)
     try:
-        worker = Deidentifier(model, device, steps, guidance, signs, seed)
+        worker = Deidentifier(model, device, steps, guidance, signs, seed, identity, pseudonym)
     except (OSError, ValueError, RuntimeError) as error:
         raise _usage_error(f"--model {model} --device {device}: {error}") from error
     failures: list[str] = []

@@ -41,7 +41,7 @@ from .faces.mesh import (
 from .faces.shape import ShapePrior
 from .identity.adapter import IdentityAdapter
 from .identity.recognizer import Recognizer, load_recognizers
-from .identity.surrogate import SurrogatePrior
+from .identity.surrogate import SurrogateIdentity, SurrogatePrior
 from .manifestations.channels import (
     Preservation,
     keep_appearance,
@@ -108,6 +108,7 @@ class _Face:
         photo: Index of its photo.
         record: What the caller will be told.
         crop: The aligned square.
+        pseudonym: What the patient is called, if it is known and there is a key.
         landmarks: float32 [478, 3], in pixels of a 256 px crop.
         mask: float32 [S, S] in [0, 1], feathered: how far the new face covers the old one.
         hole: float32 [S, S] of {0, 1}: what the UNet may not see.
@@ -126,6 +127,7 @@ class _Face:
     mask: np.ndarray
     hole: np.ndarray
     neighbours: np.ndarray
+    pseudonym: str | None = None
     embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
     seen: _Seen = field(init=False)
     preserved: Preservation = field(init=False)
@@ -285,6 +287,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        surrogate_identity: SurrogateIdentity | None = None,
+        pseudonym: str | Sequence[str | None] | None = None,
         max_retries: int = 3,
         output_type: OutputType | None = None,
         return_dict: bool = True,
@@ -310,6 +314,11 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Draws the surrogates and the noise, so that the result can be repeated; one, or one for each photo.
                 Without it they come from the system's randomness.
+            surrogate_identity (`SurrogateIdentity`, *optional*):
+                Holds the secret key under which a patient with a pseudonym always becomes the same person.
+            pseudonym (`str` or `list[str]`, *optional*):
+                What the patient is called in the study; one, or one for each photo (or None). It is the photo's largest
+                face; others get surrogates of their own. It goes nowhere but into the seed.
             max_retries (`int`, *optional*, defaults to 3):
                 How many more surrogates are tried for a face that does not pass the checks.
             output_type (`str`, *optional*):
@@ -339,6 +348,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self.check_inputs(
             images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries, manifestation_mask
         )
+        pseudonyms = _pseudonyms(pseudonym, surrogate_identity, len(images))
         listed = _listed_signs(preserve)
         photos = [Photo.open(each) for each in images]
         drawn = [
@@ -348,6 +358,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
         # 2. Find the faces, cut them out, find their landmarks
         records, faces = self.find_faces(photos, boxes)
+
+        _name_patients(faces, pseudonyms)
 
         # 3. Hide from the UNet every face in every crop, its own and its neighbours'
         self.mark_holes(faces)
@@ -364,7 +376,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         pasted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         pending = faces
         for _ in range(max_retries + 1):
-            surrogates = torch.stack([self.draw_surrogate(face, generators[face.photo]) for face in pending])
+            surrogates = torch.stack(
+                [self.draw_surrogate(face, generators[face.photo], surrogate_identity) for face in pending]
+            )
             self.generate(pending, surrogates, num_inference_steps, guidance_scale, callback_on_step_end)
             self.keep_shapes([face for face in pending if face.preserved.posed])
             for index in {face.photo for face in pending}:
@@ -585,18 +599,27 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 face.embeddings[recognizer.name] = source
                 face.record.similarity[recognizer.name] = {"before": float(source @ mirror)}
 
-    def draw_surrogate(self, face: _Face, generator: torch.Generator | None) -> torch.Tensor:
-        """Draws a face's seed, and from it its surrogate: somebody else, but of the source's kind."""
-        if generator is None:
+    def draw_surrogate(
+        self,
+        face: _Face,
+        generator: torch.Generator | None,
+        surrogate_identity: SurrogateIdentity | None = None,
+    ) -> torch.Tensor:
+        """Draws a face's seed (or takes its patient's), and from it its surrogate: somebody else, but of its kind."""
+        face.record.attempts += 1
+        if face.pseudonym is not None and surrogate_identity is not None:
+            seed = surrogate_identity.seed(face.pseudonym, face.record.attempts)
+        elif generator is None:
             seed = secrets.randbits(63)
         else:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         face.record.surrogate_digest = hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]
-        face.record.attempts += 1
         face.generator = torch.Generator().manual_seed(seed)
         source = self.surrogate_prior.standardise(face.embeddings[self.surrogate_prior.config.recognizer])
-        attempt = min(face.record.attempts, len(MAX_COSINES)) - 1
-        return self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=MAX_COSINES[attempt])
+        max_cosine = MAX_COSINES[min(face.record.attempts, len(MAX_COSINES)) - 1]
+        if face.pseudonym is not None:
+            return self.surrogate_prior.draw_alike(face.generator, source, max_cosine)
+        return self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)
 
     def generate(
         self,
@@ -733,6 +756,25 @@ def _compared(label: str, number: int, preserved: bool, before: _Seen, after: _S
 def _as_list(value: Any) -> list[Any]:
     """Several photos as they are, one as a list of one."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _pseudonyms(
+    pseudonym: str | Sequence[str | None] | None, surrogate_identity: SurrogateIdentity | None, count: int
+) -> list[str | None]:
+    """The patient of each photo."""
+    given = [pseudonym] * count if pseudonym is None or isinstance(pseudonym, str) else list(pseudonym)
+    if len(given) != count:
+        raise ValueError(f"`pseudonym` is a list of {len(given)} for {count} photos; give one for each, or None.")
+    if surrogate_identity is None and any(name is not None for name in given):
+        raise ValueError("`pseudonym` needs a key, or anybody could try pseudonyms: give `surrogate_identity`, too.")
+    return given
+
+
+def _name_patients(faces: list[_Face], pseudonyms: list[str | None]) -> None:
+    """The largest face of a photo is its patient's."""
+    for photo, name in enumerate(pseudonyms):
+        own = [face for face in faces if face.photo == photo]
+        min(own, key=lambda face: matrix_scale(face.crop.matrix)).pseudonym = name
 
 
 def _listed_signs(preserve: Preserve) -> list[Finding] | None:

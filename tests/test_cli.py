@@ -214,3 +214,39 @@ def test_a_photo_without_a_face_cannot_be_inspected(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
     result = run("inspect", tmp_path / "black.png", "-o", tmp_path / "signs")
     assert result.exit_code == 2 and "no face was found" in result.output
+
+
+def test_a_patient_stays_the_same_person_under_a_key(photo, tmp_path, monkeypatch):
+    monkeypatch.delenv("MEDEID_KEY", raising=False)
+    key = tmp_path / "study.key"
+    assert run("keygen", key).exit_code == 0
+    secret = key.read_text().strip()
+    digests = []
+    for name in ("one", "two"):
+        result = run("deid", photo, "-o", tmp_path / name, "--pseudonym", "P17", "--key-file", key)
+        assert result.exit_code == 0, result.output
+        told = (tmp_path / name / "records.jsonl").read_text()
+        assert secret not in told + result.output and "P17" not in told + result.output
+        digests.append(json.loads(told)["faces"][0]["surrogate_digest"])
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pseudonym", "P17"], "needs a key"),
+        (["--pseudonym", " ", "--key-file", "key"], "is empty"),
+        (["--key-file", "key"], "is for --pseudonym"),
+        (["--pseudonym", "P17", "--key-file", "no.key"], "medeid keygen"),
+    ],
+)
+def test_wrong_keys_are_usage_errors(photo, tmp_path, monkeypatch, options, message):
+    monkeypatch.delenv("MEDEID_KEY", raising=False)
+    result = run("deid", photo, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 1 and message in result.output
+
+
+def test_a_key_is_not_overwritten(tmp_path):
+    assert run("keygen", tmp_path / "key").exit_code == 0
+    result = run("keygen", tmp_path / "key")
+    assert result.exit_code == 1 and "must not be lost" in result.output

@@ -1,5 +1,6 @@
 """The whole way, on the embedded model: somebody else's face, everything else untouched, or nothing at all."""
 
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from medeid.evaluation.geometry import asymmetries
 from medeid.faces.alignment import invert, transform_points
 from medeid.faces.detection import box_iou, detect_faces
 from medeid.faces.mesh import inter_ocular_distance
+from medeid.identity.surrogate import SurrogateIdentity
 from medeid.manifestations.taxonomy import Finding, UnknownManifestationError
 from medeid.types import FaceBox, FaceCrop
 
@@ -89,6 +91,16 @@ def test_without_a_generator_every_call_draws_somebody_else(pipeline, astronaut)
     assert len({run.records[0].faces[0].surrogate_digest for run in runs}) == 2
 
 
+def test_a_patient_becomes_the_same_person_under_one_key_and_another_under_another(pipeline, astronaut):
+    other_visit = np.clip(astronaut[:, ::-1].astype(int) + 12, 0, 255).astype(np.uint8)  # mirrored, in brighter light
+    keys = SurrogateIdentity(b"a" * 32), SurrogateIdentity(b"b" * 32)
+    for photo in (astronaut, other_visit):
+        for key in keys:
+            face = pipeline(photo, surrogate_identity=key, pseudonym="p17").records[0].faces[0]
+            seed = key.seed("p17", face.attempts).to_bytes(8, "big")
+            assert face.surrogate_digest == hashlib.sha256(seed).hexdigest()[:16]
+
+
 def test_a_batch_gives_what_single_calls_give(pipeline, astronaut):
     photos = [astronaut, np.ascontiguousarray(astronaut[:, ::-1])]
     batch = pipeline(photos, generator=[seeded(1), seeded(2)], num_inference_steps=STEPS)
@@ -159,6 +171,8 @@ def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
         ({"boxes": [[], []]}, "boxes"),
         ({"max_retries": -1}, "max_retries"),
         ({"preserve": "all"}, "preserve"),
+        ({"pseudonym": "p17"}, "surrogate_identity"),
+        ({"pseudonym": ["p17", None], "surrogate_identity": SurrogateIdentity(b"a" * 16)}, "pseudonym"),
     ],
 )
 def test_wrong_arguments_are_named(pipeline, astronaut, options, name):

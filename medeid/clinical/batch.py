@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ..faces.detection import parse_boxes
+from ..identity.surrogate import SurrogateIdentity
 from ..pipeline import MedicalDeIDPipeline, Preserve
 from ..records import FaceRecord, NoFaceFoundError, VerificationError
 from ..types import FaceBox
@@ -62,6 +63,10 @@ class Deidentifier:
             See the pipeline.
         seed (`int`, *optional*):
             Makes each photo's result a function of the seed, its place in the run and its pixels.
+        surrogate_identity (`SurrogateIdentity`, *optional*):
+            See the pipeline.
+        pseudonym (`str`, *optional*):
+            Of the patient, if all photos are of one; see the pipeline.
     """
 
     def __init__(
@@ -72,6 +77,8 @@ class Deidentifier:
         guidance_scale: float | None = None,
         preserve: Preserve = "auto",
         seed: int | None = None,
+        surrogate_identity: SurrogateIdentity | None = None,
+        pseudonym: str | None = None,
     ):
         self.pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
@@ -79,6 +86,8 @@ class Deidentifier:
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
             "preserve": preserve,
+            "surrogate_identity": surrogate_identity,
+            "pseudonym": pseudonym,
         }
         self.seed = seed
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+
+from .keys import LEAST_BYTES
 
 
 class SurrogatePrior(ModelMixin, ConfigMixin):
@@ -50,6 +55,12 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         """Descriptors [B, D] of the recognizer -> standardised embeddings [B, D]."""
         return (embeddings - self.mean) / self.scale
 
+    @property
+    def main_axes(self) -> torch.Tensor:
+        """[2, D]: the directions along which standardised embeddings differ most, which are sex and skin colour."""
+        _, axes = torch.linalg.eigh(self.factor.double())
+        return axes[:, -2:].T.to(self.factor)
+
     @torch.no_grad()
     def draw(
         self,
@@ -94,3 +105,81 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
                 f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
             )
         return drawn[nearest]
+
+    @torch.no_grad()
+    def draw_alike(
+        self, generator: torch.Generator, source: torch.Tensor, max_cosine: float = 0.15, candidates: int = 64
+    ) -> torch.Tensor:
+        """Draws the same standardised surrogate for every photo of one person, as far as a generator says the same.
+
+        [`draw`] takes the nearest of its candidates, and another photo of the same person is nearest to another one.
+        Here the candidates come in a fixed order, and the first one is taken that is far enough away and of the
+        source's kind: on its side of the middle along both main axes.
+
+        Args:
+            generator (`torch.Generator`):
+                A generator on the CPU; the same state gives the same candidates.
+            source (`torch.Tensor`):
+                The source's standardised embedding [D].
+            max_cosine, candidates:
+                See [`draw`].
+
+        Returns:
+            `torch.Tensor`: [D], on the device of the prior.
+
+        Raises:
+            ValueError: no candidate is far enough away.
+        """
+        noise = torch.randn(candidates, self.config.embed_dim, generator=generator).to(self.factor)
+        drawn, source = noise @ self.factor.T, source.to(self.factor)
+        away = torch.nn.functional.cosine_similarity(drawn, source[None]) < max_cosine
+        if not away.any():
+            raise ValueError(
+                f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
+            )
+        alike = ((drawn @ self.main_axes.T > 0) == (source @ self.main_axes.T > 0)).all(1)
+        chosen = away & alike if (away & alike).any() else away
+        return drawn[chosen.int().argmax()]
+
+
+class SurrogateIdentity:
+    """Who a patient becomes, under a secret key: the same person in every photo and at every visit.
+
+    The key and the patient's pseudonym seed the draw by HMAC-SHA-256 (RFC 2104). Without the key nobody can tell which
+    surrogates are of one patient, nor find out a patient's by trying pseudonyms; under another key they are others.
+
+    Args:
+        key (`bytes`):
+            At least 16 bytes, see [`medeid.identity.keys`]. It is kept in memory only.
+
+    Raises:
+        `ValueError`: the key is too short.
+    """
+
+    def __init__(self, key: bytes):
+        if len(key) < LEAST_BYTES:
+            raise ValueError(f"`key` must have at least {LEAST_BYTES} bytes, but has {len(key)}. See `medeid keygen`.")
+        self._key = bytes(key)
+
+    def __repr__(self) -> str:
+        return "SurrogateIdentity(key=...)"
+
+    def __reduce__(self):
+        raise TypeError("A SurrogateIdentity holds a key, and is not pickled: a pickle would be a copy of it.")
+
+    def seed(self, pseudonym: str, attempt: int = 1) -> int:
+        """The seed of a patient's surrogate, in [0, 2**63).
+
+        Args:
+            pseudonym (`str`):
+                What the patient is called in the study. It must not be empty.
+            attempt (`int`, *optional*, defaults to 1):
+                Which surrogate: the next one is for a photo whose first does not pass the checks.
+
+        Raises:
+            `ValueError`: the pseudonym is empty.
+        """
+        if not pseudonym.strip():
+            raise ValueError("`pseudonym` is empty. Give the name that the patient has in your study.")
+        message = f"medeid surrogate\0{attempt}\0{pseudonym}".encode()
+        return int.from_bytes(hmac.digest(self._key, message, hashlib.sha256)[:8], "big") >> 1

@@ -1,9 +1,11 @@
 """Surrogates: random under a generator, distributed like faces, away from the source and no function of it."""
 
+import pickle
+
 import pytest
 import torch
 
-from medeid.identity.surrogate import SurrogatePrior
+from medeid.identity.surrogate import SurrogateIdentity, SurrogatePrior
 
 
 @pytest.fixture
@@ -64,3 +66,43 @@ def test_fit_survives_saving(prior, tmp_path):
     prior.save_pretrained(tmp_path)
     loaded = SurrogatePrior.from_pretrained(tmp_path)
     assert torch.equal(loaded.factor, prior.factor) and torch.equal(loaded.mean, prior.mean)
+
+
+def test_other_photos_of_a_person_give_the_same_surrogate(prior):
+    generator = torch.Generator().manual_seed(3)
+    same, cosines = [], []
+    for seed in range(200):
+        source = prior.draw(generator)
+        visit = source + 0.1 * torch.randn(6, generator=generator)
+        first, second = (prior.draw_alike(torch.Generator().manual_seed(seed), photo) for photo in (source, visit))
+        same.append(torch.equal(first, second))
+        cosines.append(torch.nn.functional.cosine_similarity(first, source, dim=0).item())
+    assert sum(same) > 0.75 * len(same)
+    assert max(cosines) < 0.15
+
+
+def test_a_surrogate_is_of_the_sources_kind(prior):
+    source = prior.draw(torch.Generator().manual_seed(4))
+    drawn = torch.stack([prior.draw_alike(torch.Generator().manual_seed(seed), source, 0.9) for seed in range(50)])
+    assert ((drawn @ prior.main_axes.T > 0) == (source @ prior.main_axes.T > 0)).all()
+
+
+def test_key_and_pseudonym_seed_the_surrogate():
+    one, same, other = (SurrogateIdentity(key * 16) for key in (b"a", b"a", b"b"))
+    assert one.seed("p17") == same.seed("p17")
+    seeds = {one.seed("p17"), one.seed("p18"), one.seed("p17", attempt=2), other.seed("p17")}
+    assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_key_does_not_get_out():
+    identity = SurrogateIdentity(b"0123456789abcdef")
+    assert "0123" not in repr(identity)
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(identity)
+
+
+def test_what_is_no_key_or_no_pseudonym():
+    with pytest.raises(ValueError, match="at least 16 bytes"):
+        SurrogateIdentity(b"short")
+    with pytest.raises(ValueError, match="`pseudonym` is empty"):
+        SurrogateIdentity(b"0123456789abcdef").seed(" ")
