@@ -356,7 +356,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         size = self.config.image_size
         if images.shape[-1] != size:
             images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
-        return images
+        return images.contiguous(memory_format=torch.channels_last)  # convolutions on a CPU are faster by a tenth
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Fitted crops in the range that the tower has learned."""
