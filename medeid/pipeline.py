@@ -676,15 +676,17 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         if not faces:
             return
         drawn = [face.generated for face in faces]
-        sources = np.stack([face.landmarks for face in faces])
-        before = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
-        wanted = sources
-        for _ in range(SHAPE_ROUNDS):
+        before = self.find_landmarks(
+            [replace(face.crop, image=image) for face, image in zip(faces, drawn, strict=True)]
+        )
+        wanted = sources = np.stack([face.landmarks for face in faces])
+        for turn in range(SHAPE_ROUNDS):
+            if turn > 0:
+                found = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
+                wanted = wanted + sources - found
             for face, image, points, goal in zip(faces, drawn, before, wanted, strict=True):
                 rng = np.random.default_rng(face.generator.initial_seed())
                 face.generated = keep_shape(image, points, goal, face.preserved.posed, rng)
-            found = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
-            wanted = wanted + sources - found
 
     def paste(self, photo: Photo, faces: list[_Face]) -> tuple[np.ndarray, np.ndarray]:
         """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.

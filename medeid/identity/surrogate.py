@@ -93,18 +93,11 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         Raises:
             ValueError: no candidate is far enough away.
         """
-        noise = torch.randn(candidates, self.config.embed_dim, generator=generator).to(self.factor)
-        drawn = noise @ self.factor.T
+        drawn = self._candidates(generator, candidates)
         if away_from is None:
             return drawn[0]
-        cosine = torch.nn.functional.cosine_similarity(drawn, away_from.to(drawn)[None])
-        cosine[cosine >= max_cosine] = -torch.inf
-        nearest = cosine.argmax()
-        if cosine[nearest].isinf():
-            raise ValueError(
-                f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
-            )
-        return drawn[nearest]
+        away = self._far_enough(drawn, away_from, max_cosine)
+        return away[torch.nn.functional.cosine_similarity(away, away_from.to(drawn)[None]).argmax()]
 
     @torch.no_grad()
     def draw_alike(
@@ -130,16 +123,25 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         Raises:
             ValueError: no candidate is far enough away.
         """
-        noise = torch.randn(candidates, self.config.embed_dim, generator=generator).to(self.factor)
-        drawn, source = noise @ self.factor.T, source.to(self.factor)
-        away = torch.nn.functional.cosine_similarity(drawn, source[None]) < max_cosine
-        if not away.any():
+        away = self._far_enough(self._candidates(generator, candidates), source, max_cosine)
+        axes = self.main_axes
+        alike = ((away @ axes.T > 0) == (source.to(away) @ axes.T > 0)).all(1)
+        return away[alike.int().argmax()]  # the first one, also where none is alike
+
+    def _candidates(self, generator: torch.Generator, count: int) -> torch.Tensor:
+        """Standardised embeddings [count, D] of people who do not exist."""
+        noise = torch.randn(count, self.config.embed_dim, generator=generator).to(self.factor)
+        return noise @ self.factor.T
+
+    @staticmethod
+    def _far_enough(drawn: torch.Tensor, source: torch.Tensor, max_cosine: float) -> torch.Tensor:
+        """Those of the candidates [K, D] whose cosine to the source is below a bound, in their order."""
+        away = drawn[torch.nn.functional.cosine_similarity(drawn, source.to(drawn)[None]) < max_cosine]
+        if len(away) == 0:
             raise ValueError(
-                f"None of {candidates} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
+                f"None of {len(drawn)} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
             )
-        alike = ((drawn @ self.main_axes.T > 0) == (source @ self.main_axes.T > 0)).all(1)
-        chosen = away & alike if (away & alike).any() else away
-        return drawn[chosen.int().argmax()]
+        return away
 
 
 class SurrogateIdentity:

@@ -69,6 +69,12 @@ class CloseUp(nn.Module):
             The encoder's labels.
         manifestations (`Sequence[str]`):
             The encoder's manifestations.
+        widths, depths (`Sequence[int]`):
+            Channels and blocks of each stage of its trunk.
+        channels (`int`):
+            Width of its pyramid.
+        side (`int`):
+            Side of the finest level, half of what the trunk sees.
 
     Raises:
         `ValueError`: if a sign has no label.
@@ -79,7 +85,16 @@ class CloseUp(nn.Module):
     share: torch.Tensor
     position: nn.Parameter
 
-    def __init__(self, signs: Sequence[str], labels: Sequence[str], manifestations: Sequence[str]):
+    def __init__(
+        self,
+        signs: Sequence[str],
+        labels: Sequence[str],
+        manifestations: Sequence[str],
+        widths: Sequence[int],
+        depths: Sequence[int],
+        channels: int,
+        side: int,
+    ):
         super().__init__()
         names = [[sign if sign in labels else f"{sign}:{side}" for sign in signs] for side in _SIDES]
         missing = {name for row in names for name in row} - set(labels)
@@ -93,6 +108,17 @@ class CloseUp(nn.Module):
         # A sign of the whole face is told by both sides, each with half of the say.
         whole = torch.tensor([0.5 if sign in labels else 1.0 for sign in signs])
         self.register_buffer("share", whole[None, :, None], persistent=False)
+        self.trunk = _trunk(widths, depths)
+        self.pyramid = Pyramid(list(widths), channels, side)
+        self.fine_mask_head = nn.Conv2d(channels // 4, len(signs), 1, bias=False)
+        self.mask_head = nn.Conv2d(channels, len(signs), 1)
+        self.mask_head.bias = nn.Parameter(torch.full((len(signs),), _RARE))
+        self.evidence_scale = nn.Parameter(torch.full((len(signs),), 0.5))
+
+    def look(self, pictures: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The pyramid's maps of pictures in [0, 1], fine to coarse, and masks of the size of the finest."""
+        maps = self.pyramid(self.trunk.forward_intermediates((pictures - 0.5) * 4.0, intermediates_only=True))
+        return maps, self.fine_mask_head(maps[0]) + resized(self.mask_head(maps[1]), maps[0].shape[-1])
 
     def add_answers(self, answers: torch.Tensor, output: CloseUpOutput) -> torch.Tensor:
         """The encoder's answers `[B, L, 2]` with those of this tower added."""
@@ -139,20 +165,14 @@ class EyeTower(CloseUp):
 
     def __init__(self, labels: Sequence[str], manifestations: Sequence[str], channels: int, mask_size: int):
         signs = [name for name in manifestations if TAXONOMY[name].region in _EYE_REGIONS]
-        super().__init__(signs, labels, manifestations)
-        self.mask_size = mask_size
-        self.trunk = _trunk(_EYE_WIDTHS, _EYE_DEPTHS)
         side = _EYE_SIDE // 2
-        self.pyramid = Pyramid(list(_EYE_WIDTHS), channels, side)
-        self.fine_mask_head = nn.Conv2d(channels // 4, len(signs), 1, bias=False)
-        self.mask_head = nn.Conv2d(channels, len(signs), 1)
-        self.mask_head.bias = nn.Parameter(torch.full((len(signs),), _RARE))
+        super().__init__(signs, labels, manifestations, _EYE_WIDTHS, _EYE_DEPTHS, channels, side)
+        self.mask_size = mask_size
         coarse = side >> (len(_EYE_WIDTHS) - 1)
         self.summary = nn.Sequential(nn.Conv2d(channels, _SUMMARY, 1), nn.SiLU(), nn.Flatten(1), nn.Dropout(0.1))
         self.compare = nn.Sequential(nn.Linear(2 * _SUMMARY * coarse**2, _HIDDEN), nn.GELU(), nn.Dropout(0.1))
         self.answer = nn.Linear(_HIDDEN, 2 * len(signs))
         self.answer.bias = nn.Parameter(torch.tensor([_RARE, 0.0]).repeat(len(signs)))
-        self.evidence_scale = nn.Parameter(torch.full((len(signs),), 0.5))
         self.position = nn.Parameter(0.02 * torch.randn(2 * coarse**2, channels))
 
     @property
@@ -169,8 +189,7 @@ class EyeTower(CloseUp):
         Returns:
             `CloseUpOutput`: masks of both windows side by side, as they lie in the crop, `[B, K, W, 2W]`.
         """
-        maps = self.pyramid(self.trunk.forward_intermediates(self._windows(images), intermediates_only=True))
-        mask_logits = self.fine_mask_head(maps[0]) + resized(self.mask_head(maps[1]), maps[0].shape[-1])
+        maps, mask_logits = self.look(self._windows(images))
         mask_logits = F.interpolate(mask_logits, size=(self.window,) * 2, mode="bilinear", antialias=True)
 
         summaries = self.summary(maps[-1]).unflatten(0, (2, -1))
@@ -188,9 +207,9 @@ class EyeTower(CloseUp):
         )
 
     def _windows(self, images: torch.Tensor) -> torch.Tensor:
-        """The right eyes and then the left ones, mirrored: `[2B, 3, 128, 128]` in [-2, 2]."""
+        """The right eyes and then the left ones, mirrored: `[2B, 3, 128, 128]`."""
         windows = torch.cat([_right_eye(images), _right_eye(images.flip(3))])
-        return (resized(windows, _EYE_SIDE) - 0.5) * 4.0
+        return resized(windows, _EYE_SIDE)
 
     def visible(self, masks: torch.Tensor) -> torch.Tensor:
         """Both windows side by side, `[..., W, 2W]`, of masks of the encoder's size."""
@@ -225,15 +244,9 @@ class SkinTower(CloseUp):
 
     def __init__(self, labels: Sequence[str], manifestations: Sequence[str], channels: int, mask_size: int):
         signs = [name for name in manifestations if TAXONOMY[name].region not in _EYE_REGIONS]
-        super().__init__(signs, labels, manifestations)
-        self.trunk = _trunk(_SKIN_WIDTHS, _SKIN_DEPTHS)
-        self.pyramid = Pyramid(list(_SKIN_WIDTHS), channels, mask_size)
-        self.fine_mask_head = nn.Conv2d(channels // 4, len(signs), 1, bias=False)
-        self.mask_head = nn.Conv2d(channels, len(signs), 1)
-        self.mask_head.bias = nn.Parameter(torch.full((len(signs),), _RARE))
+        super().__init__(signs, labels, manifestations, _SKIN_WIDTHS, _SKIN_DEPTHS, channels, mask_size)
         self.answer_weight = nn.Parameter(torch.randn(len(signs), channels, 2) * channels**-0.5)
         self.answer_bias = nn.Parameter(torch.tensor([_RARE, 0.0]).repeat(len(signs), 1))
-        self.evidence_scale = nn.Parameter(torch.full((len(signs),), 0.5))
         self.position = nn.Parameter(0.02 * torch.randn((mask_size >> (len(_SKIN_WIDTHS) - 1)) ** 2, channels))
 
     def forward(self, images: torch.Tensor) -> CloseUpOutput:
@@ -245,8 +258,7 @@ class SkinTower(CloseUp):
         Returns:
             `CloseUpOutput`: masks of the encoder's size.
         """
-        maps = self.pyramid(self.trunk.forward_intermediates((images - 0.5) * 4.0, intermediates_only=True))
-        mask_logits = self.fine_mask_head(maps[0]) + resized(self.mask_head(maps[1]), maps[0].shape[-1])
+        maps, mask_logits = self.look(images)
         evidence = F.avg_pool2d(mask_logits, 2)
         seen = maps[2]
         places = F.adaptive_max_pool2d(evidence, seen.shape[-1])
