@@ -24,17 +24,14 @@ from torchvision.utils import draw_segmentation_masks, make_grid, save_image
 
 from medeid.data.mema import load_mema, masks_by_manifestation
 from medeid.evaluation.calibration import calibrate, calibration_half
-from medeid.evaluation.outputs import distinct_faces, read_faces
+from medeid.evaluation.outputs import distinct_faces, read_both_ways
 from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
 from medeid.manifestations.close_ups import CloseUp, CloseUpOutput
 from medeid.manifestations.encoder import ManifestationEncoder
-from medeid.manifestations.taxonomy import LABELS, TAXONOMY
+from medeid.manifestations.taxonomy import LABELS, MIRRORED_LABELS, TAXONOMY
 
 logger = logging.getLogger(__name__)
 
-MIRRORED_LABELS = [
-    LABELS.index(label.replace(":left", ":?").replace(":right", ":left").replace(":?", ":right")) for label in LABELS
-]
 _LEAST_AREA = 16.0  # px of a mask, which smaller ones count for
 APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
 
@@ -161,11 +158,11 @@ def close_up_loss(
     """The same of what one close-up tower sees; a sign of the whole face counts on both sides."""
     labels, severities = (batch[name][:, tower.label_index] for name in ("labels", "severities"))
     masks = tower.visible(batch["masks"][:, tower.sign_index]).float() / 255.0
-    logits, read = output.answers.unbind(-1)
+    logits, read = output.answers.float().unbind(-1)  # of mixed precision; accelerate itself knows diffusers' outputs
     parts = {
         "labels": _label_loss(logits.flatten(1), labels.flatten(1)),
         "severity": config.severity_weight * _severity_error(read.sigmoid(), severities, labels),
-        "masks": config.mask_weight * _mask_loss(output.mask_logits, masks),
+        "masks": config.mask_weight * _mask_loss(output.mask_logits.float(), masks),
     }
     return torch.stack(list(parts.values())).sum(), parts
 
@@ -209,6 +206,7 @@ def _create_encoder(config: EncoderConfig) -> ManifestationEncoder:
     """The encoder to train, whose parameters require a gradient as far as they are to learn."""
     if config.init_from:
         encoder = ManifestationEncoder.from_pretrained(config.init_from, image_size=config.image_size)
+        encoder.temperature.fill_(1.0)  # what is learned is calibrated anew
     else:
         encoder = ManifestationEncoder.from_tower(
             config.tower,
@@ -282,7 +280,7 @@ class EncoderTask:
         half = np.flatnonzero(calibration_half(rows["subject_id"]))
         encoder = self.encoder.eval()
         if len(half):
-            calibrate(encoder, read_faces(encoder, rows.select(half)))
+            calibrate(encoder, read_both_ways(encoder, rows.select(half)))
         else:
             logger.warning("The validation split is too small to calibrate on: the thresholds stay as they were.")
         encoder.half().save_pretrained(folder)

@@ -26,7 +26,7 @@ from ..pipeline import PACKAGED_WEIGHTS
 from .calibration import calibrate, calibration_half, is_calibrated
 from .fairness import macro_f1_by_group, patient_groups
 from .identity_probe import ProbeResult, identity_probe
-from .outputs import EncoderOutputs, distinct_faces, read_faces
+from .outputs import EncoderOutputs, distinct_faces, read_both_ways, read_faces
 from .privacy import embed_faces
 from .tables import print_tables
 from .utility import expected_calibration_error, f1_scores, mean_told
@@ -62,7 +62,7 @@ def measure(encoder: ManifestationEncoder, rows: Dataset, recognizers: list[Reco
     calibrates = calibration_half(subjects)
     calibrated = is_calibrated(encoder)
     if not calibrated:
-        calibrate(encoder, outputs[calibrates])
+        calibrate(encoder, read_both_ways(encoder, rows.select(np.flatnonzero(calibrates))))
     measured = outputs[~calibrates]
     if len(measured) == 0:
         raise ValueError("`rows` has no subject in the measured half. Give more subjects.")

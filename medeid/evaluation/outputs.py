@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..data.masks import masks_by_manifestation
 from ..manifestations.encoder import ManifestationEncoder
-from ..manifestations.taxonomy import LABELS, TAXONOMY
+from ..manifestations.taxonomy import LABELS, MIRRORED_LABELS, TAXONOMY
 from .utility import dice_scores
 
 _COLUMNS = ["image", "mask", "findings", "labels", "severities"]
@@ -70,7 +70,9 @@ def distinct_faces(rows: Dataset) -> Dataset:
 
 
 @torch.no_grad()
-def read_faces(encoder: ManifestationEncoder, rows: Dataset, batch_size: int = 16) -> EncoderOutputs:
+def read_faces(
+    encoder: ManifestationEncoder, rows: Dataset, batch_size: int = 16, mirrored: bool = False
+) -> EncoderOutputs:
     """Shows a labelled set to an encoder, as the pipeline does: whole crops, which the encoder resizes itself.
 
     Args:
@@ -80,6 +82,8 @@ def read_faces(encoder: ManifestationEncoder, rows: Dataset, batch_size: int = 1
             At least one row with the columns of `load_mema`: aligned crops, all of one size.
         batch_size (`int`, *optional*, defaults to 16):
             Faces at a time.
+        mirrored (`bool`, *optional*, defaults to `False`):
+            Whether to show their mirror images instead, on which left and right have changed places.
 
     Returns:
         `EncoderOutputs`
@@ -97,19 +101,29 @@ def read_faces(encoder: ManifestationEncoder, rows: Dataset, batch_size: int = 1
     for start in tqdm(range(0, len(rows), batch_size), desc="Reading faces", leave=False):
         batch = rows[start : start + batch_size]
         crops = torch.from_numpy(np.stack([np.asarray(image) for image in batch["image"]])).permute(0, 3, 1, 2)
+        crops = crops.flip(3) if mirrored else crops
         output = encoder(crops.to(encoder.device, encoder.dtype) / 255.0, generator)
         logits = output.logits.float() * encoder.temperature.float()
         tokens = (output.token_mean.flatten(1), output.tokens.flatten(1))
         read = (logits, output.severities, *tokens, output.features)
+        masks = (output.mask_logits.flip(3) if mirrored else output.mask_logits) > 0
+        labels, severities = np.array(batch["labels"], bool), np.array(batch["severities"], np.float32)
         parts.append(
             (
                 *(value.float().cpu().numpy() for value in read),
-                _dice_where_shown((output.mask_logits > 0).cpu().numpy(), batch["mask"], batch["findings"]),
-                np.array(batch["labels"], bool),
-                np.array(batch["severities"], np.float32),
+                _dice_where_shown(masks.cpu().numpy(), batch["mask"], batch["findings"]),
+                labels[:, MIRRORED_LABELS] if mirrored else labels,
+                severities[:, MIRRORED_LABELS] if mirrored else severities,
             )
         )
     return EncoderOutputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def read_both_ways(encoder: ManifestationEncoder, rows: Dataset) -> EncoderOutputs:
+    """[`read_faces`] of N faces and then of their mirror images: 2N, as one can hardly have too many to calibrate."""
+    parts = [read_faces(encoder, rows, mirrored=mirrored) for mirrored in (False, True)]
+    names = [field.name for field in fields(EncoderOutputs)]
+    return EncoderOutputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _dice_where_shown(predicted: np.ndarray, masks: Sequence, findings: Sequence) -> np.ndarray:

@@ -117,6 +117,7 @@ class CloseUp(nn.Module):
 
     def look(self, pictures: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The pyramid's maps of pictures in [0, 1], fine to coarse, and masks of the size of the finest."""
+        pictures = pictures.contiguous(memory_format=torch.channels_last)  # a CPU's convolutions like it by a third
         maps = self.pyramid(self.trunk.forward_intermediates((pictures - 0.5) * 4.0, intermediates_only=True))
         return maps, self.fine_mask_head(maps[0]) + resized(self.mask_head(maps[1]), maps[0].shape[-1])
 
@@ -190,7 +191,8 @@ class EyeTower(CloseUp):
             `CloseUpOutput`: masks of both windows side by side, as they lie in the crop, `[B, K, W, 2W]`.
         """
         maps, mask_logits = self.look(self._windows(images))
-        mask_logits = F.interpolate(mask_logits, size=(self.window,) * 2, mode="bilinear", antialias=True)
+        # In float32, as no antialiasing on a CPU knows the half floats of mixed precision.
+        mask_logits = F.interpolate(mask_logits.float(), size=(self.window,) * 2, mode="bilinear", antialias=True)
 
         summaries = self.summary(maps[-1]).unflatten(0, (2, -1))
         pairs = torch.cat([summaries, summaries.flip(0)], dim=2)

@@ -275,6 +275,14 @@ LABELS: tuple[str, ...] = tuple(
     for label in ((f"{row.name}:left", f"{row.name}:right") if row.lateral else (row.name,))
 )  # fmt: skip
 _LABEL_INDEX = {label: index for index, label in enumerate(LABELS)}
+_OTHER_SIDE = {":left": ":right", ":right": ":left"}
+# For each label the index of the one that it becomes in a mirror image.
+MIRRORED_LABELS: np.ndarray = np.array(
+    [
+        _LABEL_INDEX[name + _OTHER_SIDE.get(colon + side, "")]
+        for name, colon, side in (label.partition(":") for label in LABELS)
+    ]
+)
 
 
 def with_implied(findings: Iterable[Finding]) -> tuple[Finding, ...]:

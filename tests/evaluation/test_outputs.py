@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from medeid.evaluation.outputs import distinct_faces, read_faces
+from medeid.evaluation.outputs import distinct_faces, read_both_ways, read_faces
 from medeid.manifestations.encoder import ManifestationEncoder
 from medeid.manifestations.taxonomy import LABELS, TAXONOMY
 
@@ -46,6 +46,20 @@ def test_dice_is_told_of_signs_that_are_shown(encoder, rows):
     assert np.isnan(outputs.dice[:, SIGNS.index("ptosis")]).all()
     told = outputs.dice[~np.isnan(outputs.dice)]
     assert ((0 < told) & (told < 1)).all()
+
+
+@torch.no_grad()
+def test_faces_read_both_ways_are_followed_by_their_mirror_images(encoder, rows, pictures):
+    outputs = read_both_ways(encoder, rows)
+    logits = torch.cat([encoder(pictures).logits, encoder(pictures.flip(3)).logits])
+    np.testing.assert_allclose(outputs.raw_logits, logits, atol=1e-4)
+    labels, mirrored = np.split(outputs.labels, 2)
+    left, right = (LABELS.index(f"port_wine_stain:{side}") for side in ("left", "right"))
+    assert labels[:, left].any()
+    np.testing.assert_array_equal(mirrored[:, right], labels[:, left])
+    np.testing.assert_array_equal(mirrored[:, LABELS.index("rosacea")], labels[:, LABELS.index("rosacea")])
+    shown, seen = np.split(~np.isnan(outputs.dice), 2)
+    np.testing.assert_array_equal(shown, seen)
 
 
 def test_a_row_without_masks_has_no_dice(encoder, rows):

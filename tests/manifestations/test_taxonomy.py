@@ -5,6 +5,7 @@ import pytest
 
 from medeid.manifestations.taxonomy import (
     LABELS,
+    MIRRORED_LABELS,
     TAXONOMY,
     Finding,
     UnknownManifestationError,
@@ -61,3 +62,8 @@ def test_jaundice_colours_the_whites_of_the_eyes():
     assert implied[1] == Finding("scleral_icterus", severity=0.4)
     given = [Finding("jaundice"), Finding("scleral_icterus", severity=0.9)]
     assert with_implied(given) == tuple(given)
+
+
+def test_mirrored_labels_are_those_of_the_other_side():
+    assert LABELS[MIRRORED_LABELS[LABELS.index("ptosis:left")]] == "ptosis:right"
+    assert MIRRORED_LABELS[LABELS.index("jaundice")] == LABELS.index("jaundice")

@@ -25,11 +25,6 @@ def patients(tmp_path_factory) -> str:
     return str(out)
 
 
-def test_mirrored_labels_are_those_of_the_other_side():
-    assert LABELS[script.MIRRORED_LABELS[LABELS.index("ptosis:left")]] == "ptosis:right"
-    assert script.MIRRORED_LABELS[LABELS.index("jaundice")] == LABELS.index("jaundice")
-
-
 def test_a_crop_and_its_masks_are_changed_alike(patients):
     data = script.Patients([patients], "train", 256, seed=0)
     plain = script.Patients([patients], "train", 256)
