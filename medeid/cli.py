@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from . import __version__
+from .types import OnFail
 
 USAGE, NOT_ALL_RELEASED, NOT_ALL_USED = 1, 2, 2
 
@@ -245,6 +246,18 @@ def deid(
     model: Model = "medeid-tiny",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the model's own by default.")] = None,
     guidance: Annotated[float | None, typer.Option(min=1.0, help="Guidance towards the new identity.")] = None,
+    identity_guidance: Annotated[
+        float | None, typer.Option(min=0.0, help="Guidance away from the source identity; a half more time a step.")
+    ] = None,
+    privacy: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            max=1.0,
+            help="How much of what tells a person is replaced: below 0.75 the eyes are spared, 0.75 is the face, "
+            "1 the head with hairline and ears.",
+        ),
+    ] = 0.75,
     preserve: Annotated[
         str,
         typer.Option(
@@ -271,6 +284,12 @@ def deid(
         Path | None,
         typer.Option(help="Secret key for --pseudonym, as medeid keygen writes it. Without it MEDEID_KEY is read."),
     ] = None,
+    max_attempts: Annotated[
+        int, typer.Option(min=1, help="Surrogates that are tried for a face that fails verification.")
+    ] = 4,
+    on_fail: Annotated[
+        OnFail, typer.Option(help="What becomes of a photo with a face for which none of them passed.")
+    ] = "withhold",
     device: Device = "cpu",
     boxes: Boxes = None,
 ) -> None:
@@ -278,7 +297,9 @@ def deid(
 
     Writes OUT/NAME.png, lossless and without metadata: everything but the face stays as it was to the bit.
     What was done is told in OUT/records.jsonl, without names.
-    A photo that cannot be used, has no face or fails verification is not written; the others go on.
+    Verification asks recognizers whether they still know the face, the encoder whether a sign is lost, and a
+    detector whether there is a face. A photo that cannot be used, has no face or fails is not written (--on-fail
+    blur: the face is blurred instead); the others go on.
 
     Exit status: 0 all photos were released, 2 at least one was not, 1 wrong usage.
 
@@ -293,7 +314,20 @@ def deid(
 
     identity = None if key is None else SurrogateIdentity(key)
     try:
-        worker = Deidentifier(model, device, steps, guidance, signs, seed, identity, pseudonym)
+        worker = Deidentifier(
+            model,
+            device,
+            steps,
+            guidance,
+            signs,
+            seed,
+            identity,
+            pseudonym,
+            identity_guidance,
+            privacy,
+            max_attempts,
+            on_fail,
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise _usage_error(f"--model {model} --device {device}: {error}") from error
     failures: list[str] = []
@@ -307,6 +341,9 @@ def deid(
             if result.reason:
                 failures.append(f"{photo}: {result.reason}")
                 _say(progress.console, "[bold red]not released:[/]", failures[-1])
+            elif result.record.status == "blurred":
+                note = f"{photo}: a face was blurred, as no surrogate passed verification"
+                _say(progress.console, "[bold yellow]note:[/]", note)
             elif result.record.rejected:
                 note = f"{photo}: look at it, candidates for a face were left: {'; '.join(result.record.rejected)}"
                 _say(progress.console, "[bold yellow]note:[/]", note)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderDC, AutoencoderKL, T2IAdapter, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 
-from .identity.adapter import IdentityAdapter
+from .identity.adapter import IdentitySuppressionAdapter
 
 Autoencoder: TypeAlias = AutoencoderDC | AutoencoderKL
 
@@ -40,12 +40,13 @@ def predict(
     masks: torch.Tensor,
     masked_latents: torch.Tensor,
     identities: torch.Tensor,
+    tokens: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One UNet pass: what the scheduler's `prediction_type` asks for, [B, C, H, W].
 
     Args:
         unet (`UNet2DConditionModel`):
-            With 2C + 1 input channels, and an [`IdentityAdapter`] attached.
+            With 2C + 1 input channels, and an [`IdentitySuppressionAdapter`] attached.
         structure (`list[torch.Tensor]`):
             Features of the structure adapter. The UNet empties the list it is given, so it gets a copy.
         latents (`torch.Tensor`):
@@ -58,6 +59,8 @@ def predict(
             Latents [B, C, H, W] of the images with the masked pixels set to grey.
         identities (`torch.Tensor`):
             Standardised identity embeddings [B, D]; zeros are no identity.
+        tokens (`torch.Tensor`, *optional*):
+            Manifestation tokens [B, T, E], for an adapter that attends to them.
     """
     # No text goes in: what there is to say is in the structure and the identity.
     context = latents.new_zeros(latents.shape[0], 1, unet.config.cross_attention_dim)
@@ -65,7 +68,7 @@ def predict(
         torch.cat([latents, masks, masked_latents], dim=1),
         timesteps,
         encoder_hidden_states=context,
-        added_cond_kwargs=IdentityAdapter.condition(identities),
+        added_cond_kwargs=IdentitySuppressionAdapter.condition(identities, tokens),
         down_intrablock_additional_residuals=[feature.clone() for feature in structure],
     ).sample
 
@@ -82,6 +85,9 @@ def inpaint(
     identities: torch.Tensor,
     num_inference_steps: int,
     guidance_scale: float,
+    tokens: torch.Tensor | None = None,
+    sources: torch.Tensor | None = None,
+    identity_guidance_scale: float = 0.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
@@ -101,6 +107,14 @@ def inpaint(
         guidance_scale (`float`):
             Classifier-free guidance (Ho and Salimans, https://huggingface.co/papers/2207.12598) towards the identity;
             1 is none.
+        tokens (`torch.Tensor`, *optional*):
+            Manifestation tokens [B, T, E], for an adapter that attends to them. The guidance leaves them alone.
+        sources (`torch.Tensor`, *optional*):
+            Standardised identity embeddings [B, D] of the faces that are replaced.
+        identity_guidance_scale (`float`, *optional*, defaults to 0):
+            Suppression guidance: how far each step goes away from the sources, by the same rule with the other sign, as
+            with a negative prompt (Liu et al., "Compositional Visual Generation with Composable Diffusion Models",
+            https://huggingface.co/papers/2206.01714, equation 13). 0 is none; else a step takes one more pass.
         generator (`torch.Generator` or a list of B of them, *optional*):
             Makes the noise reproducible.
         on_step (`Callable`, *optional*):
@@ -113,22 +127,32 @@ def inpaint(
     masks = latent_mask(masks, masked_latents.shape[-1])
     structure = structure_adapter(sketches)
 
-    guided = guidance_scale > 1.0
-    if guided:
-        masks, masked_latents = masks.repeat(2, 1, 1, 1), masked_latents.repeat(2, 1, 1, 1)
-        structure = [feature.repeat(2, 1, 1, 1) for feature in structure]
-        identities = torch.cat([torch.zeros_like(identities), identities])
+    conditions = {"surrogate": identities}
+    if guidance_scale > 1.0 or identity_guidance_scale > 0.0:
+        conditions["nobody"] = torch.zeros_like(identities)
+    if identity_guidance_scale > 0.0:
+        if sources is None:
+            raise ValueError("`identity_guidance_scale` needs `sources`: the identities to move away from.")
+        conditions["source"] = sources
+    copies = (len(conditions), 1, 1, 1)
+    masks, masked_latents = masks.repeat(copies), masked_latents.repeat(copies)
+    structure = [feature.repeat(copies) for feature in structure]
+    identities = torch.cat(list(conditions.values()))
+    if tokens is not None:
+        tokens = tokens.to(images).repeat(len(conditions), 1, 1)
 
     scheduler.set_timesteps(num_inference_steps, device=images.device)
     shape = (images.shape[0], *masked_latents.shape[1:])
     latents = randn_tensor(shape, generator, images.device, images.dtype) * scheduler.init_noise_sigma
     for index, timestep in enumerate(scheduler.timesteps):
-        noisy = scheduler.scale_model_input(latents, timestep)
-        noisy = noisy.repeat(2, 1, 1, 1) if guided else noisy
-        output = predict(unet, structure, noisy, timestep, masks, masked_latents, identities)
-        if guided:
-            without, towards = output.chunk(2)
-            output = without + guidance_scale * (towards - without)
+        noisy = scheduler.scale_model_input(latents, timestep).repeat(copies)
+        passes = predict(unet, structure, noisy, timestep, masks, masked_latents, identities, tokens)
+        told = dict(zip(conditions, passes.chunk(len(conditions)), strict=True))
+        output = told["surrogate"]
+        if "nobody" in told:
+            output = told["nobody"] + guidance_scale * (told["surrogate"] - told["nobody"])
+        if "source" in told:
+            output = output - identity_guidance_scale * (told["source"] - told["nobody"])
         latents = scheduler.step(output, timestep, latents).prev_sample
         if on_step is not None:
             latents = on_step(index, timestep, latents)

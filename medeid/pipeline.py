@@ -6,9 +6,9 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -20,8 +20,9 @@ from huggingface_hub import snapshot_download
 from PIL import Image
 
 from .diffusion import inpaint
+from .face_state import FaceState, Seen, name_patients
 from .faces.alignment import box_points5, crop_face, crop_mask, ffhq_matrix, invert, matrix_scale, transform_points
-from .faces.compositing import feathered_mask, match_colour, paste_face, project_mask, warped_mask
+from .faces.compositing import blurred_face, match_colour, paste_face, project_mask, warped_mask
 from .faces.detection import (
     MIN_SCORE,
     CenterFaceDetector,
@@ -35,104 +36,41 @@ from .faces.mesh import (
     draw_sketch,
     flip_landmarks,
     points5_from_mesh,
-    region_mask,
     scale_points,
 )
+from .faces.privacy import WHOLE_FACE, identity_mask
 from .faces.shape import ShapePrior
-from .identity.adapter import IdentityAdapter
+from .identity.adapter import IdentitySuppressionAdapter
 from .identity.recognizer import Recognizer, load_recognizers
 from .identity.surrogate import SurrogateIdentity, SurrogatePrior
 from .manifestations.channels import (
-    Preservation,
     keep_appearance,
     keep_colour,
     keep_geometry,
     keep_shape,
-    one_side,
     plan_preservation,
+    touched_features,
 )
-from .manifestations.encoder import ManifestationEncoder, Reading
-from .manifestations.taxonomy import TAXONOMY, Finding, parse_sign
+from .manifestations.encoder import ManifestationEncoder
+from .manifestations.taxonomy import Finding, parse_sign
 from .photos import OutputType, Photo, PhotoInput, open_mask
 from .records import (
+    AttemptRecord,
     FaceManifestations,
     FaceRecord,
-    ManifestationRecord,
     MedicalDeIDPipelineOutput,
     NoFaceFoundError,
     PhotoRecord,
     VerificationError,
 )
-from .types import FaceBox, FaceCrop
+from .types import FaceBox, FaceCrop, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
 MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
-FEATHER = 10 / 256  # of the crop's side: the width over which a new face fades into the photo
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the encoder reads of one crop.
-
-    Attributes:
-        readings: The signs that it claims.
-        probabilities, severities: float32 [L].
-        masks: float32 [M, S/2, S/2], 0 or 1.
-        tokens: float [T, D].
-    """
-
-    readings: list[Reading]
-    probabilities: np.ndarray
-    severities: np.ndarray
-    masks: np.ndarray
-    tokens: torch.Tensor
-
-    def mask(self, name: str, side: str) -> np.ndarray:
-        """bool [S/2, S/2]: where a sign is on a side."""
-        return one_side(self.masks[list(TAXONOMY).index(name)], [side]) > 0
-
-    @property
-    def claimed(self) -> set[str]:
-        """The labels that it claims."""
-        return {reading.label for reading in self.readings}
-
-
-@dataclass
-class _Face:
-    """One face on its way through the pipeline.
-
-    Attributes:
-        photo: Index of its photo.
-        record: What the caller will be told.
-        crop: The aligned square.
-        pseudonym: What the patient is called, if it is known and there is a key.
-        landmarks: float32 [478, 3], in pixels of a 256 px crop.
-        mask: float32 [S, S] in [0, 1], feathered: how far the new face covers the old one.
-        hole: float32 [S, S] of {0, 1}: what the UNet may not see.
-        neighbours: float32 [S, S] of {0, 1}: where other faces of the photo reach into the crop.
-        embeddings: The source's unit embedding [D] by each recognizer.
-        seen: What the encoder reads of the source, label by label and mask by mask.
-        preserved: What outlives the face.
-        generator: Source of all that is random about the new face.
-        generated: uint8 [S, S, 3], the new face.
-    """
-
-    photo: int
-    record: FaceRecord
-    crop: FaceCrop
-    landmarks: np.ndarray
-    mask: np.ndarray
-    hole: np.ndarray
-    neighbours: np.ndarray
-    pseudonym: str | None = None
-    embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
-    seen: _Seen = field(init=False)
-    preserved: Preservation = field(init=False)
-    generator: torch.Generator = field(default_factory=torch.Generator)
-    generated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+SIGN_LOST = 0.25  # of a sign's threshold: less probable afterwards, it is taken for lost
 
 
 class MedicalDeIDPipeline(DiffusionPipeline):
@@ -147,7 +85,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             Any diffusers scheduler that fits the UNet's prediction type.
         structure_adapter (`T2IAdapter`):
             Turns the sketch of the dense landmarks into features for the UNet, so that pose and expression stay.
-        identity_adapter (`IdentityAdapter`):
+        identity_adapter (`IdentitySuppressionAdapter`):
             Lets the UNet attend to the surrogate identity.
         surrogate_prior (`SurrogatePrior`):
             The distribution that surrogates are drawn from.
@@ -163,6 +101,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             Denoising steps when a call does not say.
         guidance_scale (`float`, *optional*, defaults to 2.0):
             Guidance towards the surrogate when a call does not say.
+        identity_guidance_scale (`float`, *optional*, defaults to 0.0):
+            Guidance away from the source identity when a call does not say.
     """
 
     model_cpu_offload_seq = "landmark_net->manifestation_encoder->structure_adapter->unet->vae"
@@ -175,7 +115,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler | DPMSolverMultistepScheduler,
         structure_adapter: T2IAdapter,
-        identity_adapter: IdentityAdapter,
+        identity_adapter: IdentitySuppressionAdapter,
         surrogate_prior: SurrogatePrior,
         landmark_net: LandmarkNet,
         shape_prior: ShapePrior,
@@ -183,6 +123,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         crop_size: int = 256,
         num_inference_steps: int = 12,
         guidance_scale: float = 2.0,
+        identity_guidance_scale: float = 0.0,
     ):
         super().__init__()
         self.register_modules(
@@ -197,7 +138,10 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             manifestation_encoder=manifestation_encoder,
         )
         self.register_to_config(
-            crop_size=crop_size, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+            crop_size=crop_size,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            identity_guidance_scale=identity_guidance_scale,
         )
         identity_adapter.attach(unet)
         self._detectors: list[FaceDetector] | None = None
@@ -250,9 +194,12 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         boxes,
         num_inference_steps,
         guidance_scale,
+        identity_guidance_scale,
+        privacy,
         generator,
         output_type,
-        max_retries,
+        max_attempts,
+        on_fail,
         manifestation_mask,
     ):
         if not images:
@@ -272,10 +219,16 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             raise ValueError(f"`num_inference_steps` must be at least 1, got {num_inference_steps}.")
         if guidance_scale < 1.0:
             raise ValueError(f"`guidance_scale` must be at least 1 (no guidance), got {guidance_scale}.")
+        if identity_guidance_scale < 0.0:
+            raise ValueError(f"`identity_guidance_scale` must not be negative, got {identity_guidance_scale}.")
+        if not 0.0 < privacy <= 1.0:
+            raise ValueError(f"`privacy` must lie in (0, 1], got {privacy}; 0.75 replaces the face, 1 the head.")
         if output_type not in (None, "pil", "np", "pt"):
             raise ValueError(f"`output_type` must be None, 'pil', 'np' or 'pt', got {output_type!r}.")
-        if max_retries < 0:
-            raise ValueError(f"`max_retries` must not be negative, got {max_retries}.")
+        if max_attempts < 1:
+            raise ValueError(f"`max_attempts` must be at least 1, got {max_attempts}.")
+        if on_fail not in get_args(OnFail):
+            raise ValueError(f"`on_fail` must be 'withhold' or 'blur', got {on_fail!r}.")
 
     @torch.no_grad()
     def __call__(
@@ -286,10 +239,13 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         manifestation_mask: PhotoInput | Sequence[PhotoInput | None] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        identity_guidance_scale: float | None = None,
+        privacy: float = WHOLE_FACE,
         generator: torch.Generator | list[torch.Generator] | None = None,
         surrogate_identity: SurrogateIdentity | None = None,
         pseudonym: str | Sequence[str | None] | None = None,
-        max_retries: int = 3,
+        max_attempts: int = 4,
+        on_fail: OnFail = "withhold",
         output_type: OutputType | None = None,
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None = None,
@@ -311,6 +267,12 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 Denoising steps; by default the pipeline's own.
             guidance_scale (`float`, *optional*):
                 Guidance towards the surrogate; by default the pipeline's own.
+            identity_guidance_scale (`float`, *optional*):
+                Suppression guidance, away from the source identity: see [`inpaint`]. By default the pipeline's own.
+            privacy (`float`, *optional*, defaults to 0.75):
+                How much of what tells a person is replaced, in (0, 1]: below 0.75 the eyes are spared (for
+                ophthalmology; more faces fail the checks), above it hairline and ears come along, and at 1 the whole
+                head. See [`identity_mask`].
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Draws the surrogates and the noise, so that the result can be repeated; one, or one for each photo.
                 Without it they come from the system's randomness.
@@ -319,8 +281,12 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             pseudonym (`str` or `list[str]`, *optional*):
                 What the patient is called in the study; one, or one for each photo (or None). It is the photo's largest
                 face; others get surrogates of their own. It goes nowhere but into the seed.
-            max_retries (`int`, *optional*, defaults to 3):
-                How many more surrogates are tried for a face that does not pass the checks.
+            max_attempts (`int`, *optional*, defaults to 4):
+                How many surrogates are tried for a face that does not pass the checks: no recognizer takes it for the
+                source, no sign that is to be preserved is lost, and a detector finds a face.
+            on_fail (`str`, *optional*, defaults to `"withhold"`):
+                What becomes of a photo with a face that no surrogate passed for: `"withhold"` raises
+                [`VerificationError`]; `"blur"` blurs that face beyond recognition, signs and all.
             output_type (`str`, *optional*):
                 `"pil"`, `"np"` or `"pt"`; by default that of the input.
             return_dict (`bool`, *optional*, defaults to `True`):
@@ -345,8 +311,20 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             manifestation_mask = _as_list(manifestation_mask)
         num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        if identity_guidance_scale is None:
+            identity_guidance_scale = self.config.identity_guidance_scale
         self.check_inputs(
-            images, boxes, num_inference_steps, guidance_scale, generator, output_type, max_retries, manifestation_mask
+            images,
+            boxes,
+            num_inference_steps,
+            guidance_scale,
+            identity_guidance_scale,
+            privacy,
+            generator,
+            output_type,
+            max_attempts,
+            on_fail,
+            manifestation_mask,
         )
         pseudonyms = _pseudonyms(pseudonym, surrogate_identity, len(images))
         listed = _listed_signs(preserve)
@@ -357,9 +335,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         ]
 
         # 2. Find the faces, cut them out, find their landmarks
-        records, faces = self.find_faces(photos, boxes)
-
-        _name_patients(faces, pseudonyms)
+        records, faces = self.find_faces(photos, boxes, privacy)
+        name_patients(faces, pseudonyms)
 
         # 3. Hide from the UNet every face in every crop, its own and its neighbours'
         self.mark_holes(faces)
@@ -374,27 +351,32 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         # 6. Draw surrogates, generate, paste back and verify; faces that fail get another surrogate
         generators = generator if isinstance(generator, list) else [generator] * len(photos)
         pasted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        pending = faces
-        for _ in range(max_retries + 1):
+        failed = faces
+        for _ in range(max_attempts):
             surrogates = torch.stack(
-                [self.draw_surrogate(face, generators[face.photo], surrogate_identity) for face in pending]
+                [self.draw_surrogate(face, generators[face.photo], surrogate_identity) for face in failed]
             )
-            self.generate(pending, surrogates, num_inference_steps, guidance_scale, callback_on_step_end)
-            self.keep_shapes([face for face in pending if face.preserved.posed])
-            for index in {face.photo for face in pending}:
-                pasted[index] = self.paste(photos[index], [face for face in faces if face.photo == index])
-            failed = self.verify(pending, {index: result for index, (result, _) in pasted.items()})
-            pending = [face for face, _ in failed]
+            self.generate(
+                failed, surrogates, num_inference_steps, guidance_scale, identity_guidance_scale, callback_on_step_end
+            )
+            self.keep_shapes([face for face in failed if face.preserved.posed])
+            pasted |= self.paste_all(photos, faces, failed)
+            failed = self.verify(failed, pasted)
             if not failed:
                 break
-        self.compare_manifestations(faces, {index: result for index, (result, _) in pasted.items()}, listed)
+        if failed and on_fail == "blur":
+            pasted |= self.blur(photos, faces, failed)
+            failed = self.verify_blurred(failed, pasted)
+        for face in faces:
+            face.record.manifestations = face.compare_signs(self.manifestation_encoder.config.labels)
         for record in records:
             record.seconds = (time.monotonic() - began) / len(photos)
+            if any(face.blurred for face in record.faces):
+                record.status = "blurred"
         if failed:
-            for face, _ in failed:
+            for face in failed:
                 records[face.photo].status = "withheld"
-            face, reason = failed[0]
-            raise VerificationError(face.photo, reason, records)
+            raise VerificationError(failed[0].photo, failed[0].record.attempts[-1].failed[0], records)
 
         # 7. Give each photo back in the form it came in
         outputs = [photo.restore(*pasted[index], output_type) for index, photo in enumerate(photos)]
@@ -441,13 +423,14 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             identities=identities.to(self._like),
             num_inference_steps=num_inference_steps or self.config.num_inference_steps,
             guidance_scale=guidance_scale or self.config.guidance_scale,
+            tokens=self.identity_adapter.no_tokens(count),
             generator=generator,
         )
         return [Image.fromarray(pixels) for pixels in _to_pixels(drawn)]
 
     def find_faces(
-        self, photos: list[Photo], boxes: Sequence[Sequence[FaceBox]] | None
-    ) -> tuple[list[PhotoRecord], list[_Face]]:
+        self, photos: list[Photo], boxes: Sequence[Sequence[FaceBox]] | None, privacy: float = WHOLE_FACE
+    ) -> tuple[list[PhotoRecord], list[FaceState]]:
         """Detects the faces (or takes the given boxes), aligns them by dense landmarks, and cuts them out."""
         records: list[PhotoRecord] = []
         found: list[tuple[int, FaceBox, FaceRecord]] = []
@@ -477,9 +460,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             ]
         faces = []
         for (index, _, record), crop, points in zip(found, crops, landmarks, strict=True):
-            mask = feathered_mask(region_mask(points, "face", crop.size), FEATHER * crop.size)
+            mask = identity_mask(points, privacy, crop.size)
             hole = (mask > 0).astype(np.float32)
-            faces.append(_Face(index, record, crop, points, mask, hole, np.zeros_like(hole)))
+            faces.append(FaceState(index, record, crop, points, mask, hole, np.zeros_like(hole)))
         return records, faces
 
     @torch.no_grad()
@@ -490,7 +473,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             images = F.interpolate(images, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
         return torch.cat([self.landmark_net(batch) for batch in images.split(FACE_BATCH_SIZE)]).float().cpu().numpy()
 
-    def mark_holes(self, faces: list[_Face]) -> None:
+    def mark_holes(self, faces: list[FaceState]) -> None:
         """Widens each hole by the neighbours' faces where they reach into the crop, so that no network sees those."""
         for face in faces:
             for other in faces:
@@ -536,7 +519,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             told[face.photo].append(FaceManifestations(face.record.box, readings, masks, face.seen.tokens))
         return told
 
-    def see(self, crops: list[np.ndarray]) -> list[_Seen]:
+    def see(self, crops: list[np.ndarray]) -> list[Seen]:
         """What the encoder reads of crops uint8 [S, S, 3]."""
         seen = []
         for batch in self._to_tensor(crops).split(FACE_BATCH_SIZE):
@@ -544,16 +527,16 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             parts = (output.logits.sigmoid(), output.severities, output.mask_logits > 0)
             arrays = [part.float().cpu().numpy() for part in parts]
             readings = self.manifestation_encoder.readings(output)
-            seen += [_Seen(*row) for row in zip(readings, *arrays, output.tokens, strict=True)]
+            seen += [Seen(*row) for row in zip(readings, *arrays, output.tokens, strict=True)]
         return seen
 
-    def read_manifestations(self, faces: list[_Face]) -> None:
+    def read_manifestations(self, faces: list[FaceState]) -> None:
         """Reads the signs of disease in the source crops."""
         for face, seen in zip(faces, self.see([face.crop.image for face in faces]), strict=True):
             face.seen = seen
 
     def plan_preservation(
-        self, faces: list[_Face], listed: list[Finding] | None, drawn: list[np.ndarray | None]
+        self, faces: list[FaceState], listed: list[Finding] | None, drawn: list[np.ndarray | None]
     ) -> None:
         """Decides what of each face is to stay: by the listed signs (None: those found) and by hand-drawn masks."""
         for face in faces:
@@ -565,30 +548,24 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             plan = plan_preservation(findings, face.seen.masks, face.landmarks, face.crop.size, marked)
             if listed == []:
                 plan = replace(plan, areas=())
-            # Around the face all stays anyhow, and what belongs to a neighbour's face is not this one's to keep.
+            # Around the mask all stays anyhow, and what belongs to a neighbour's face is not this one's to keep.
             own = face.mask * (1.0 - face.neighbours)
-            face.preserved = replace(plan, skin=np.minimum(plan.skin, own), eyes=np.minimum(plan.eyes, own))
-
-    def compare_manifestations(
-        self, faces: list[_Face], results: dict[int, np.ndarray], listed: list[Finding] | None
-    ) -> None:
-        """Reads the signs in the results, and records them beside those of the sources."""
-        pasted = [crop_face(results[face.photo], face.crop.matrix, face.crop.size).image for face in faces]
-        labels = self.manifestation_encoder.config.labels
-        for face, after in zip(faces, self.see(pasted), strict=True):
-            claimed = face.seen.claimed
-            wanted = claimed if listed is None else {label for finding in listed for label in finding.labels}
-            told = [label for label in labels if label in wanted | claimed | after.claimed]
-            face.record.manifestations = [
-                _compared(label, labels.index(label), label in wanted, face.seen, after) for label in told
-            ]
+            spared = touched_features(face.mask < 0.5, face.landmarks)
+            face.preserved = replace(
+                plan,
+                skin=np.minimum(plan.skin, own),
+                eyes=np.minimum(plan.eyes, own),
+                held=plan.held | spared,
+            )
+            listed_labels = {label for finding in listed or () for label in finding.labels}
+            face.wanted = face.seen.claimed if listed is None else listed_labels
 
     def embed(self, recognizer: Recognizer, images: list[np.ndarray], points5: np.ndarray) -> torch.Tensor:
         """Unit embeddings [N, D] of crops uint8 [S, S, 3] with five points [N, 5, 2]."""
         batch = self._to_tensor(images)
         return recognizer(batch, torch.from_numpy(points5).to(batch))
 
-    def embed_sources(self, faces: list[_Face]) -> None:
+    def embed_sources(self, faces: list[FaceState]) -> None:
         """Embeds the source faces, and their mirror images to know what one and the same face scores."""
         landmarks = np.stack([face.landmarks for face in faces])
         points5, mirrored = self._crop_points5(landmarks), self._crop_points5(flip_landmarks(landmarks))
@@ -599,34 +576,45 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 face.embeddings[recognizer.name] = source
                 face.record.similarity[recognizer.name] = {"before": float(source @ mirror)}
 
+    def source_identity(self, face: FaceState) -> torch.Tensor:
+        """The standardised embedding [D] of a source."""
+        return self.surrogate_prior.standardise(face.embeddings[self.surrogate_prior.config.recognizer])
+
     def draw_surrogate(
         self,
-        face: _Face,
+        face: FaceState,
         generator: torch.Generator | None,
         surrogate_identity: SurrogateIdentity | None = None,
     ) -> torch.Tensor:
         """Draws a face's seed (or takes its patient's), and from it its surrogate: somebody else, but of its kind."""
-        face.record.attempts += 1
+        # Who was not taken for the source, but failed otherwise, stays who it is for another try under a key.
+        attempt = 1 + sum(self.is_recognised(tried) for tried in face.record.attempts)
         if face.pseudonym is not None and surrogate_identity is not None:
-            seed = surrogate_identity.seed(face.pseudonym, face.record.attempts)
+            seed = surrogate_identity.seed(face.pseudonym, attempt)
         elif generator is None:
             seed = secrets.randbits(63)
         else:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        face.record.surrogate_digest = hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]
+        face.record.attempts.append(AttemptRecord(hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]))
         face.generator = torch.Generator().manual_seed(seed)
-        source = self.surrogate_prior.standardise(face.embeddings[self.surrogate_prior.config.recognizer])
-        max_cosine = MAX_COSINES[min(face.record.attempts, len(MAX_COSINES)) - 1]
+        source = self.source_identity(face)
+        max_cosine = MAX_COSINES[min(attempt, len(MAX_COSINES)) - 1]
+        if face.pseudonym is None:
+            surrogate = self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)
+        else:
+            surrogate = self.surrogate_prior.draw_alike(face.generator, source, max_cosine)
+        face.shape = self.shape_prior.draw(face.generator).numpy()
         if face.pseudonym is not None:
-            return self.surrogate_prior.draw_alike(face.generator, source, max_cosine)
-        return self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)
+            face.generator.manual_seed((seed + len(face.record.attempts)) % 2**63)  # noise of its own for each try
+        return surrogate
 
     def generate(
         self,
-        faces: list[_Face],
+        faces: list[FaceState],
         surrogates: torch.Tensor,
         num_inference_steps: int,
         guidance_scale: float,
+        identity_guidance_scale: float,
         callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None,
     ) -> None:
         """Draws the new faces, in batches."""
@@ -644,7 +632,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 sketches = [
                     keep_geometry(
                         face.landmarks,
-                        self.shape_prior.draw(face.generator).numpy(),
+                        face.shape,
                         face.preserved.held,
                         face.crop.size,
                     )
@@ -661,13 +649,24 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                     identities=surrogates[rows].to(self._like),
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
+                    tokens=self._tokens(batch),
+                    sources=torch.stack([self.source_identity(face) for face in batch]).to(self._like),
+                    identity_guidance_scale=identity_guidance_scale,
                     generator=[face.generator for face in batch],
                     on_step=on_step,
                 )
                 for face, generated in zip(batch, _to_pixels(drawn), strict=True):
                     face.generated = generated
 
-    def keep_shapes(self, faces: list[_Face]) -> None:
+    def _tokens(self, faces: list[FaceState]) -> torch.Tensor | None:
+        """The manifestation tokens [B, T, E] of faces, as they were drawn once; zeros where nothing is to be kept."""
+        tokens = self.identity_adapter.no_tokens(len(faces))
+        if tokens is None:
+            return None
+        seen = [face.seen.tokens if face.wanted else none for face, none in zip(faces, tokens, strict=True)]
+        return torch.stack([each.float().cpu() for each in seen])
+
+    def keep_shapes(self, faces: list[FaceState]) -> None:
         """Sets lids, gaze and mouth of new faces in the picture, where a sign is in them.
 
         The landmark network finds less of an asymmetry than there is. So each face is set a second time, by what is
@@ -688,7 +687,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 rng = np.random.default_rng(face.generator.initial_seed())
                 face.generated = keep_shape(image, points, goal, face.preserved.posed, rng)
 
-    def paste(self, photo: Photo, faces: list[_Face]) -> tuple[np.ndarray, np.ndarray]:
+    def paste(self, photo: Photo, faces: list[FaceState]) -> tuple[np.ndarray, np.ndarray]:
         """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.
 
         With each face come the signs that it keeps: their colour in the crop, their pixels in the photo's resolution.
@@ -708,22 +707,83 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             changed |= warped_mask(face.mask, face.crop.matrix, changed.shape) > 0
         return result, changed
 
-    def verify(self, faces: list[_Face], results: dict[int, np.ndarray]) -> list[tuple[_Face, str]]:
-        """Looks at the results as an attacker and as a reader would; returns the faces that fail, and why."""
-        failed: dict[int, str] = {}
-        pasted = [crop_face(results[face.photo], face.crop.matrix, face.crop.size).image for face in faces]
+    def paste_all(
+        self, photos: list[Photo], faces: list[FaceState], changed: list[FaceState]
+    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """[`paste`] for each photo that has a changed face."""
+        return {
+            index: self.paste(photos[index], [face for face in faces if face.photo == index])
+            for index in {face.photo for face in changed}
+        }
+
+    def verify(self, faces: list[FaceState], pasted: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[FaceState]:
+        """Looks at results as an attacker, a clinician and a reader would; returns the faces that fail."""
+        crops = self._pasted_crops(faces, pasted)
+        self.compare_identities(faces, crops)
+        for face, seen in zip(faces, self.see(crops), strict=True):
+            face.seen_after = seen
+            lost = self._lost_signs(face)
+            if lost:
+                face.record.attempts[-1].failed.append(f"the encoder no longer finds a sign: {', '.join(lost)}")
+        for face, image in zip(faces, crops, strict=True):
+            if not any(found.score >= MIN_SCORE for detector in self.detectors for found in detector(image)):
+                face.record.attempts[-1].failed.append("no face is found where it was replaced")
+        return [face for face in faces if face.record.attempts[-1].failed]
+
+    def compare_identities(self, faces: list[FaceState], crops: list[np.ndarray]) -> None:
+        """Compares results with their sources, by each recognizer at its threshold of calibrated false accepts."""
         points5 = self._crop_points5(np.stack([face.landmarks for face in faces]))
         for recognizer in self.recognizers:
-            embedded = self.embed(recognizer, pasted, points5)
-            for position, (face, after) in enumerate(zip(faces, embedded, strict=True)):
+            for face, after in zip(faces, self.embed(recognizer, crops, points5), strict=True):
                 similarity = float(face.embeddings[recognizer.name] @ after)
+                attempt = face.record.attempts[-1]
+                attempt.similarity[recognizer.name] = similarity
                 face.record.similarity[recognizer.name]["after"] = similarity
                 if similarity >= recognizer.match_threshold:
-                    failed[position] = f"the recognizer {recognizer.name} still takes the face for the source's"
-        for position, image in enumerate(pasted):
-            if not any(found.score >= MIN_SCORE for detector in self.detectors for found in detector(image)):
-                failed[position] = "no face is found where it was replaced"
-        return [(faces[position], reason) for position, reason in sorted(failed.items())]
+                    attempt.failed.append(f"the recognizer {recognizer.name} still takes the face for the source's")
+
+    def is_recognised(self, attempt: AttemptRecord) -> bool:
+        """Whether any recognizer still took that surrogate for the source."""
+        return any(attempt.similarity[each.name] >= each.match_threshold for each in self.recognizers)
+
+    def blur(
+        self, photos: list[Photo], faces: list[FaceState], failed: list[FaceState]
+    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Blurs the faces that no surrogate passed for, with all that was to be preserved of them."""
+        for face in failed:
+            face.record.blurred = True
+            face.mask = np.maximum(face.mask, identity_mask(face.landmarks, WHOLE_FACE, face.crop.size))
+            face.generated = blurred_face(face.crop.image)
+            nothing = np.zeros_like(face.mask)
+            face.preserved = replace(face.preserved, skin=nothing, eyes=nothing, areas=())
+        return self.paste_all(photos, faces, failed)
+
+    def verify_blurred(
+        self, faces: list[FaceState], pasted: dict[int, tuple[np.ndarray, np.ndarray]]
+    ) -> list[FaceState]:
+        """The blurred faces that a recognizer still knows."""
+        crops = self._pasted_crops(faces, pasted)
+        for face, seen in zip(faces, self.see(crops), strict=True):
+            face.seen_after = seen
+            face.record.attempts.append(AttemptRecord(""))
+        self.compare_identities(faces, crops)
+        return [face for face in faces if face.record.attempts[-1].failed]
+
+    def _pasted_crops(
+        self, faces: list[FaceState], pasted: dict[int, tuple[np.ndarray, np.ndarray]]
+    ) -> list[np.ndarray]:
+        """The crops uint8 [S, S, 3] of faces in their finished photos."""
+        return [crop_face(pasted[face.photo][0], face.crop.matrix, face.crop.size).image for face in faces]
+
+    def _lost_signs(self, face: FaceState) -> list[str]:
+        """The labels that were to be preserved, and that the encoder claimed before and thinks improbable now."""
+        encoder = self.manifestation_encoder
+        improbable = face.seen_after.probabilities < SIGN_LOST * encoder.threshold.float().cpu().numpy()
+        return [
+            label
+            for label, lost in zip(encoder.config.labels, improbable, strict=True)
+            if lost and label in face.wanted & face.seen.claimed
+        ]
 
     @property
     def _like(self) -> torch.Tensor:
@@ -737,22 +797,6 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     def _crop_points5(self, landmarks: np.ndarray) -> np.ndarray:
         """Dense landmarks [N, 478, 3] in pixels of a 256 px crop -> five points [N, 5, 2] in pixels of the crop."""
         return scale_points(points5_from_mesh(landmarks), self.config.crop_size)
-
-
-def _compared(label: str, number: int, preserved: bool, before: _Seen, after: _Seen) -> ManifestationRecord:
-    """A sign before and after, of its number among the encoder's labels."""
-    (finding,) = parse_sign(label)
-    name, side = finding.manifestation, finding.side
-    old, new = before.mask(name, side), after.mask(name, side)
-    area = int(old.sum()) + int(new.sum())
-    return ManifestationRecord(
-        name,
-        side,
-        preserved,
-        probability={"before": float(before.probabilities[number]), "after": float(after.probabilities[number])},
-        severity={"before": float(before.severities[number]), "after": float(after.severities[number])},
-        mask_overlap=2.0 * int((old & new).sum()) / area if area else None,
-    )
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -770,13 +814,6 @@ def _pseudonyms(
     if surrogate_identity is None and any(name is not None for name in given):
         raise ValueError("`pseudonym` needs a key, or anybody could try pseudonyms: give `surrogate_identity`, too.")
     return given
-
-
-def _name_patients(faces: list[_Face], pseudonyms: list[str | None]) -> None:
-    """The largest face of a photo is its patient's."""
-    for photo, name in enumerate(pseudonyms):
-        own = [face for face in faces if face.photo == photo]
-        min(own, key=lambda face: matrix_scale(face.crop.matrix)).pseudonym = name
 
 
 def _listed_signs(preserve: Preserve) -> list[Finding] | None:

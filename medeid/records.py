@@ -30,7 +30,7 @@ class NoFaceFoundError(ValueError):
 
 
 class VerificationError(RuntimeError):
-    """A result did not pass its checks after all retries, so nothing is returned.
+    """No surrogate passed the checks, so nothing is returned.
 
     Attributes:
         index (`int`): Which photo of the call.
@@ -40,7 +40,7 @@ class VerificationError(RuntimeError):
 
     def __init__(self, index: int, failed: str, records: list[PhotoRecord]):
         self.index, self.records = index, records
-        self.reason = f"withheld, since {failed}; try another seed, more inference steps or a higher guidance scale"
+        self.reason = f"withheld, since {failed}; try another seed, more attempts, or a higher guidance scale"
         super().__init__(f"Photo {index}: {self.reason}.")
 
 
@@ -71,6 +71,21 @@ class ManifestationRecord:
 
 
 @dataclass
+class AttemptRecord:
+    """One surrogate that was tried for a face.
+
+    Attributes:
+        surrogate_digest (`str`): First 16 hex digits of the SHA-256 of the surrogate's seed; empty for a blurred face.
+        similarity (`dict`): For each recognizer, cosine of the source face to the result.
+        failed (`list[str]`): Which checks it did not pass; empty if it passed.
+    """
+
+    surrogate_digest: str
+    similarity: dict[str, float] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass
 class FaceRecord:
     """What was done to one face.
 
@@ -78,10 +93,10 @@ class FaceRecord:
         box (`tuple`): Left, top, right and bottom in pixels of the upright photo.
         score (`float`): The detector's confidence; 1.0 for a box given by the user.
         detector (`str`): Name of the detector, or `"user"`.
-        surrogate_digest (`str`): First 16 hex digits of the SHA-256 of the surrogate's seed.
         similarity (`dict`): For each recognizer, cosines of the source face: `before` to its own mirror image (what the
             same face scores), `after` to the result.
-        attempts (`int`): How many surrogates were tried.
+        attempts (`list[AttemptRecord]`): The surrogates that were tried, the one that is seen last.
+        blurred (`bool`): Whether the face was blurred instead, as none of them passed.
         manifestations (`list[ManifestationRecord]`): The signs that were to be preserved, and all that the encoder
             finds before or after.
     """
@@ -89,9 +104,9 @@ class FaceRecord:
     box: tuple[float, float, float, float]
     score: float
     detector: str
-    surrogate_digest: str = ""
     similarity: dict[str, dict[str, float]] = field(default_factory=dict)
-    attempts: int = 0
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    blurred: bool = False
     manifestations: list[ManifestationRecord] = field(default_factory=list)
 
 
@@ -115,7 +130,14 @@ class FaceManifestations:
 
 @dataclass
 class PhotoRecord:
-    """What was done to one photo: `status` is `"released"` or `"withheld"`, `seconds` its share of the call's time."""
+    """What was done to one photo.
+
+    Attributes:
+        status (`str`): `"released"`, `"blurred"` (released, but with a face that was blurred) or `"withheld"`.
+        faces (`list[FaceRecord]`): What was done to each face.
+        rejected (`list[RejectedBox]`): Candidates that were not taken for a face, and so left as they were.
+        seconds (`float`): Its share of the call's time.
+    """
 
     status: str
     faces: list[FaceRecord]

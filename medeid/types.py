@@ -1,10 +1,13 @@
-"""Types that the rooms share: where a face is in a photo, and the aligned square cut out of it."""
+"""Types that the rooms share: where a face is in a photo, the aligned square cut out of it, what to do on failure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+OnFail = Literal["withhold", "blur"]  # what becomes of a photo with a face that does not pass the checks
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from medeid.faces.alignment import invert, transform_points
 from medeid.faces.detection import box_iou, detect_faces
 from medeid.faces.mesh import inter_ocular_distance
 from medeid.identity.surrogate import SurrogateIdentity
+from medeid.manifestations.encoder import Reading
 from medeid.manifestations.taxonomy import Finding, UnknownManifestationError
 from medeid.types import FaceBox, FaceCrop
 
@@ -81,14 +82,14 @@ def _crop_like(face, photo) -> FaceCrop:
 def test_a_seed_repeats_a_result_and_another_does_not(pipeline, astronaut):
     runs = [pipeline(astronaut, generator=seeded(s), num_inference_steps=STEPS) for s in (3, 3, 4)]
     first, same, other = (run.images[0] for run in runs)
-    digests = [run.records[0].faces[0].surrogate_digest for run in runs]
+    digests = [run.records[0].faces[0].attempts[-1].surrogate_digest for run in runs]
     assert np.array_equal(first, same) and digests[0] == digests[1]
     assert not np.array_equal(first, other) and digests[0] != digests[2]
 
 
 def test_without_a_generator_every_call_draws_somebody_else(pipeline, astronaut):
     runs = [pipeline(astronaut, num_inference_steps=STEPS) for _ in range(2)]
-    assert len({run.records[0].faces[0].surrogate_digest for run in runs}) == 2
+    assert len({run.records[0].faces[0].attempts[-1].surrogate_digest for run in runs}) == 2
 
 
 def test_a_patient_becomes_the_same_person_under_one_key_and_another_under_another(pipeline, astronaut):
@@ -97,8 +98,8 @@ def test_a_patient_becomes_the_same_person_under_one_key_and_another_under_anoth
     for photo in (astronaut, other_visit):
         for key in keys:
             face = pipeline(photo, surrogate_identity=key, pseudonym="p17").records[0].faces[0]
-            seed = key.seed("p17", face.attempts).to_bytes(8, "big")
-            assert face.surrogate_digest == hashlib.sha256(seed).hexdigest()[:16]
+            seed = key.seed("p17", 1 + sum(pipeline.is_recognised(tried) for tried in face.attempts)).to_bytes(8, "big")
+            assert face.attempts[-1].surrogate_digest == hashlib.sha256(seed).hexdigest()[:16]
 
 
 def test_a_batch_gives_what_single_calls_give(pipeline, astronaut):
@@ -113,7 +114,7 @@ def test_two_faces_in_one_photo_are_both_replaced(pipeline, astronaut):
     pair = np.concatenate([astronaut[:300, 80:380], astronaut[:300, 80:380][:, ::-1]], axis=1)
     output = pipeline(pair, generator=seeded(), num_inference_steps=STEPS)
     assert len(output.records[0].faces) == 2
-    assert len({face.surrogate_digest for face in output.records[0].faces}) == 2
+    assert len({face.attempts[-1].surrogate_digest for face in output.records[0].faces}) == 2
 
 
 def test_a_turned_photo_is_done_too(pipeline, astronaut):
@@ -144,9 +145,94 @@ def test_no_face_no_result(pipeline, astronaut):
 def test_a_face_that_is_still_recognised_is_withheld(pipeline, astronaut, monkeypatch):
     monkeypatch.setattr(pipeline.recognizers[0], "match_threshold", -1.0)
     with pytest.raises(VerificationError, match="withheld") as caught:
-        pipeline(astronaut, generator=seeded(), num_inference_steps=1, max_retries=1)
+        pipeline(astronaut, generator=seeded(), num_inference_steps=1, max_attempts=2)
     (face,) = caught.value.records[0].faces
-    assert caught.value.records[0].status == "withheld" and face.attempts == 2
+    assert caught.value.records[0].status == "withheld" and len(face.attempts) == 2
+    assert all("still takes the face" in attempt.failed[0] for attempt in face.attempts)
+    assert len({attempt.surrogate_digest for attempt in face.attempts}) == 2
+
+
+def test_a_face_that_is_still_recognised_can_be_blurred_instead(pipeline, astronaut, monkeypatch):
+    options = {"num_inference_steps": 1, "max_attempts": 1}
+    face = pipeline(astronaut, generator=seeded(), **options).records[0].faces[0]
+    reached = face.similarity["dlib"]["after"]
+    monkeypatch.setattr(pipeline.recognizers[0], "match_threshold", reached - 0.001)
+    with pytest.raises(VerificationError):
+        pipeline(astronaut, generator=seeded(), **options)
+    output = pipeline(astronaut, generator=seeded(), on_fail="blur", **options)
+    (face,) = output.records[0].faces
+    assert output.records[0].status == "blurred" and face.blurred
+    inside = output.masks[0]
+    assert np.array_equal(output.images[0][~inside], astronaut[~inside])
+    gradients = [
+        np.abs(np.diff(image.astype(int), axis=0))[inside[1:]].mean() for image in (astronaut, output.images[0])
+    ]
+    assert gradients[1] < gradients[0] / 2
+
+
+def test_a_blurred_face_that_is_still_recognised_is_withheld(pipeline, astronaut, monkeypatch):
+    monkeypatch.setattr(pipeline.recognizers[0], "match_threshold", -1.0)
+    with pytest.raises(VerificationError, match="withheld") as caught:
+        pipeline(astronaut, generator=seeded(), num_inference_steps=1, max_attempts=1, on_fail="blur")
+    assert caught.value.records[0].status == "withheld"
+
+
+@pytest.fixture
+def lost_jaundice(pipeline, monkeypatch):
+    """The encoder finds jaundice on the first crops that it sees, and on none after them; may be cleared."""
+    label = pipeline.manifestation_encoder.config.labels.index("jaundice")
+    calls = []
+
+    def see(crops, see=pipeline.see):
+        seen = see(crops)
+        for each in seen:
+            each.probabilities[label] = 0.0 if calls else 0.9
+            if not calls:
+                each.readings.append(Reading("jaundice", "both", 0.9, 0.5))
+        calls.append(len(crops))
+        return seen
+
+    monkeypatch.setattr(pipeline, "see", see)
+    return calls
+
+
+def test_a_face_that_lost_its_sign_is_drawn_again_and_withheld(pipeline, astronaut, lost_jaundice):
+    with pytest.raises(VerificationError, match="no longer finds a sign: jaundice") as caught:
+        pipeline(astronaut, generator=seeded(), num_inference_steps=1, max_attempts=2)
+    first, second = caught.value.records[0].faces[0].attempts
+    assert first.surrogate_digest != second.surrogate_digest
+    lost_jaundice.clear()
+    pipeline(astronaut, preserve="none", generator=seeded(), num_inference_steps=STEPS)
+
+
+def test_a_patient_whose_sign_was_lost_stays_the_same_person(pipeline, astronaut, lost_jaundice, monkeypatch):
+    monkeypatch.setattr(pipeline.recognizers[0], "match_threshold", 1.1)
+    key = SurrogateIdentity(b"a" * 32)
+    with pytest.raises(VerificationError, match="no longer finds a sign") as caught:
+        pipeline(astronaut, surrogate_identity=key, pseudonym="p17", num_inference_steps=1, max_attempts=2)
+    first, second = caught.value.records[0].faces[0].attempts
+    assert first.surrogate_digest == second.surrogate_digest and first.similarity != second.similarity
+
+
+def test_a_higher_privacy_level_replaces_more(pipeline, astronaut):
+    levels = (0.25, 0.5, 0.75, 1.0)
+    crops = [pipeline.find_faces([_photo(astronaut)], None, level)[1][0] for level in levels]
+    for less, more in zip(crops, crops[1:], strict=False):
+        assert (more.mask >= less.mask - 1e-6).all() and more.hole.sum() > less.hole.sum()
+    output = pipeline(astronaut, privacy=1.0, generator=seeded(), num_inference_steps=1)
+    default = pipeline(astronaut, generator=seeded(), num_inference_steps=1)
+    assert output.masks[0].sum() > 1.2 * default.masks[0].sum()
+
+
+def test_suppression_guidance_leads_away_from_the_source(pipeline, astronaut):
+    runs = [
+        pipeline(
+            astronaut, generator=seeded(), num_inference_steps=STEPS, identity_guidance_scale=scale, max_attempts=1
+        )
+        for scale in (0.0, 1.0)
+    ]
+    (plain,), (away,) = (list(run.records[0].faces[0].similarity.values()) for run in runs)
+    assert away["before"] == plain["before"] and away["after"] < plain["after"]
 
 
 def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
@@ -169,7 +255,10 @@ def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
         ({"output_type": "jpeg"}, "output_type"),
         ({"generator": [seeded(), seeded()]}, "generator"),
         ({"boxes": [[], []]}, "boxes"),
-        ({"max_retries": -1}, "max_retries"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"on_fail": "release"}, "on_fail"),
+        ({"privacy": 0.0}, "privacy"),
+        ({"identity_guidance_scale": -1.0}, "identity_guidance_scale"),
         ({"preserve": "all"}, "preserve"),
         ({"pseudonym": "p17"}, "surrogate_identity"),
         ({"pseudonym": ["p17", None], "surrogate_identity": SurrogateIdentity(b"a" * 16)}, "pseudonym"),
@@ -236,7 +325,7 @@ def grown(mask, side):
 def test_who_paints_the_whole_face_gets_nothing(pipeline, astronaut):
     everything = Image.new("1", (512, 512), 1)
     with pytest.raises(VerificationError, match="still takes the face for the source's"):
-        pipeline(astronaut, generator=seeded(), manifestation_mask=everything, num_inference_steps=1, max_retries=0)
+        pipeline(astronaut, generator=seeded(), manifestation_mask=everything, num_inference_steps=1, max_attempts=1)
 
 
 def test_records_tell_the_signs_before_and_after(pipeline, astronaut):

@@ -16,7 +16,7 @@ from medeid import MedicalDeIDPipeline
 from medeid.data.faces import FaceFolder
 from medeid.faces.landmarks import LandmarkNet
 from medeid.faces.shape import ShapePrior
-from medeid.identity.adapter import IdentityAdapter
+from medeid.identity.adapter import IdentitySuppressionAdapter
 from medeid.identity.surrogate import SurrogatePrior
 from medeid.manifestations.encoder import ManifestationEncoder
 
@@ -44,7 +44,7 @@ def main() -> None:
         unet=UNet2DConditionModel.from_pretrained(options.unet / "unet"),
         scheduler=DDIMScheduler.from_pretrained(options.unet / "scheduler"),
         structure_adapter=T2IAdapter.from_pretrained(options.unet / "structure_adapter"),
-        identity_adapter=IdentityAdapter.from_pretrained(options.unet / "identity_adapter"),
+        identity_adapter=IdentitySuppressionAdapter.from_pretrained(options.unet / "identity_adapter"),
         surrogate_prior=SurrogatePrior.from_pretrained(options.unet / "surrogate_prior"),
         landmark_net=LandmarkNet.from_pretrained(options.landmarks),
         shape_prior=ShapePrior().fit(landmarks),

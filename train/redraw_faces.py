@@ -44,7 +44,7 @@ def redraw(
     generator = torch.Generator().manual_seed(seed)
     surrogates = torch.stack([pipeline.draw_surrogate(face, generator) for face in faces])
     config = pipeline.config
-    pipeline.generate(faces, surrogates, config.num_inference_steps, config.guidance_scale, None)
+    pipeline.generate(faces, surrogates, config.num_inference_steps, config.guidance_scale, 0.0, None)
     results = [pipeline.paste(photo, [face])[0] for photo, face in zip(photos, faces, strict=True)]
     return results, pipeline.find_landmarks([FaceCrop(result, np.eye(2, 3)) for result in results])
 

@@ -20,7 +20,7 @@ from medeid.data.faces import FaceFolder
 from medeid.diffusion import inpaint, latent_mask, predict
 from medeid.evaluation.privacy import embed_faces
 from medeid.faces.mesh import draw_sketch, flip_landmarks, region_mask
-from medeid.identity.adapter import IdentityAdapter
+from medeid.identity.adapter import IdentitySuppressionAdapter
 from medeid.identity.recognizer import DlibRecognizer
 from medeid.identity.surrogate import SurrogatePrior
 
@@ -63,7 +63,9 @@ class MaskedFaces(torch.utils.data.Dataset):
 class Denoiser(torch.nn.Module):
     """UNet, structure adapter and identity adapter as one trainable module."""
 
-    def __init__(self, unet: UNet2DConditionModel, structure_adapter: T2IAdapter, identity_adapter: IdentityAdapter):
+    def __init__(
+        self, unet: UNet2DConditionModel, structure_adapter: T2IAdapter, identity_adapter: IdentitySuppressionAdapter
+    ):
         super().__init__()
         identity_adapter.attach(unet)
         self.unet, self.structure_adapter = unet, structure_adapter
@@ -71,7 +73,7 @@ class Denoiser(torch.nn.Module):
         self._identity_adapter = [identity_adapter]
 
     @property
-    def identity_adapter(self) -> IdentityAdapter:
+    def identity_adapter(self) -> IdentitySuppressionAdapter:
         return self._identity_adapter[0]
 
     def forward(self, latents, timesteps, masks, masked_latents, sketches, identities):
@@ -101,11 +103,11 @@ class UNetTask:
         if config.init_from:
             unet = UNet2DConditionModel.from_pretrained(source / "unet")
             structure_adapter = T2IAdapter.from_pretrained(source / "structure_adapter")
-            identity_adapter = IdentityAdapter.from_pretrained(source / "identity_adapter")
+            identity_adapter = IdentitySuppressionAdapter.from_pretrained(source / "identity_adapter")
         else:
             unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(source / "unet"))
             structure_adapter = T2IAdapter.from_config(T2IAdapter.load_config(source / "structure_adapter"))
-            identity_adapter = IdentityAdapter.for_unet(unet)
+            identity_adapter = IdentitySuppressionAdapter.for_unet(unet)
         self.model = Denoiser(unet, structure_adapter, identity_adapter)
 
         folder = FaceFolder(config.data_dir, "train")
@@ -166,7 +168,9 @@ class UNetTask:
         for chosen in (identities, *surrogates[:, None].expand(-1, len(images), -1)):
             generator.manual_seed(1)
             parts = (part.to(device) for part in (images, masks, sketches, chosen))
-            drawn = inpaint(self.vae, model.unet, model.structure_adapter, self.scheduler, *parts, 20, 2.0, generator)
+            drawn = inpaint(
+                self.vae, model.unet, model.structure_adapter, self.scheduler, *parts, 20, 2.0, generator=generator
+            )
             grid.append(drawn.cpu())
         save_image(make_grid(torch.cat(grid), nrow=len(images)), picture)
         own = F.l1_loss(grid[3] * masks, images * masks) * masks.numel() / masks.sum()
@@ -175,7 +179,7 @@ class UNetTask:
     @torch.no_grad()
     def export(self, model, folder: Path) -> None:
         """Saves every part that was trained here, each in its folder."""
-        IdentityAdapter.detach(model.unet)
+        IdentitySuppressionAdapter.detach(model.unet)
         model.unet.save_pretrained(folder / "unet")
         model.structure_adapter.save_pretrained(folder / "structure_adapter")
         model.identity_adapter.save_pretrained(folder / "identity_adapter")

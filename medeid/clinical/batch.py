@@ -11,10 +11,11 @@ import torch
 from PIL import Image, ImageOps
 
 from ..faces.detection import parse_boxes
+from ..faces.privacy import WHOLE_FACE
 from ..identity.surrogate import SurrogateIdentity
 from ..pipeline import MedicalDeIDPipeline, Preserve
 from ..records import FaceRecord, NoFaceFoundError, VerificationError
-from ..types import FaceBox
+from ..types import FaceBox, OnFail
 from .images import ImageFileError, lossless_format, read_image, write_image
 
 
@@ -24,7 +25,8 @@ class FileRecord:
 
     Attributes:
         photo (`int`): Which photo of the run, from 0.
-        status (`str`): `"released"`, `"withheld"` (failed verification), `"no_face"` or `"unusable"`.
+        status (`str`): `"released"`, `"blurred"` (released, but with a face that was blurred), `"withheld"` (failed
+            verification), `"no_face"` or `"unusable"`.
         output_sha256 (`str`): Of the written file; empty if none was written.
         seconds (`float`): Time that the pipeline took.
         faces (`list[FaceRecord]`): What was done to each face.
@@ -67,6 +69,8 @@ class Deidentifier:
             See the pipeline.
         pseudonym (`str`, *optional*):
             Of the patient, if all photos are of one; see the pipeline.
+        identity_guidance_scale, privacy, max_attempts, on_fail (*optional*):
+            See the pipeline.
     """
 
     def __init__(
@@ -79,6 +83,10 @@ class Deidentifier:
         seed: int | None = None,
         surrogate_identity: SurrogateIdentity | None = None,
         pseudonym: str | None = None,
+        identity_guidance_scale: float | None = None,
+        privacy: float = WHOLE_FACE,
+        max_attempts: int = 4,
+        on_fail: OnFail = "withhold",
     ):
         self.pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
@@ -88,6 +96,10 @@ class Deidentifier:
             "preserve": preserve,
             "surrogate_identity": surrogate_identity,
             "pseudonym": pseudonym,
+            "identity_guidance_scale": identity_guidance_scale,
+            "privacy": privacy,
+            "max_attempts": max_attempts,
+            "on_fail": on_fail,
         }
         self.seed = seed
 

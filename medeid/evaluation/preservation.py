@@ -65,7 +65,7 @@ def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
     return {
         "faces": len(faces),
         "withheld": withheld,
-        "attempts": float(np.mean([face.attempts for face in faces])),
+        "attempts": float(np.mean([len(face.attempts) for face in faces])),
         "kappa": mean_told(kappa),
         "kappa_by_label": {label: float(value) for label, value in zip(LABELS, kappa, strict=True) if value == value},
         "dice": _mean_overlap(signs),

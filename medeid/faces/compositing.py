@@ -36,6 +36,9 @@ _RGB_TO_YCRCB = np.array([[0.299, 0.587, 0.114], [0.5, -0.4187, -0.0813], [-0.16
 _YCRCB_TO_RGB = np.linalg.inv(_RGB_TO_YCRCB).astype(np.float32)
 
 
+_BLUR = 1 / 8  # of the crop's side, half the distance between the eyes: standard deviation
+
+
 def feathered_mask(region: np.ndarray, feather: float | None = None) -> np.ndarray:
     """A soft mask that covers a region wholly and falls off outside of it.
 
@@ -198,6 +201,19 @@ def project_mask(mask: np.ndarray, matrix: np.ndarray, onto: np.ndarray, size: i
     back = invert(onto)
     to_mask = np.column_stack([matrix[:, :2] @ back[:, :2], matrix[:, :2] @ back[:, 2] + matrix[:, 2]])
     return _warp(mask.astype(np.float32), to_mask, (0, 0, size, size), cv2.INTER_LINEAR)
+
+
+def blurred_face(crop: np.ndarray) -> np.ndarray:
+    """A crop of which nothing is left but tones: features and signs are blurred away.
+
+    Args:
+        crop (`np.ndarray`):
+            uint8 `[S, S, 3]`, RGB.
+
+    Returns:
+        `np.ndarray`: uint8 `[S, S, 3]`.
+    """
+    return cv2.GaussianBlur(crop, (0, 0), _BLUR * crop.shape[0])
 
 
 def match_grain(patch: np.ndarray, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

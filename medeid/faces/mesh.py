@@ -82,7 +82,8 @@ MIRROR.setflags(write=False)
 
 # The face mask goes beyond the mesh, as shares of the face's height (forehead to chin): the mesh ends below
 # the hairline, and the jaw line, which also tells who someone is, runs slightly outside it.
-_FACE_EXTRA_UP, _FACE_EXTRA_DOWN, _FACE_EXTRA_SIDE = 0.13, 0.03, 0.03
+_FACE_EXTRA = (0.13, 0.03, 0.03)  # up, down, to each side
+_HEAD_EXTRA = (0.36, 0.05, 0.17)  # with the hairline, the hair above it, and the ears
 _SKIN_MARGIN = 0.012  # of the picture's side: lashes, brow hairs and vermilion border are not skin
 _SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 
@@ -166,8 +167,11 @@ def flip_landmarks(landmarks: ArrayOrTensor, size: int = LANDMARK_SIZE) -> Array
     return flipped
 
 
-def _face_polygon(landmarks: np.ndarray) -> np.ndarray:
-    """The identity-bearing part of the face as a convex polygon `[N, 2]` in pixels of the 256 px crop."""
+def _face_polygon(landmarks: np.ndarray, head: float = 0.0) -> np.ndarray:
+    """The identity-bearing part of the face as a convex polygon `[N, 2]` in pixels of the 256 px crop.
+
+    With `head` from 0 to 1 it widens to the outline of the head.
+    """
     xy = landmarks[:, :2].astype(np.float64)
     axis = xy[FOREHEAD] - xy[CHIN]
     height = float(np.linalg.norm(axis))
@@ -179,11 +183,12 @@ def _face_polygon(landmarks: np.ndarray) -> np.ndarray:
     centre = (xy.max(0) + xy.min(0)) / 2
     along = (xy - centre) @ up
     across = (xy - centre) @ side
+    extra_up, extra_down, extra_side = np.array(_FACE_EXTRA) + head * (np.array(_HEAD_EXTRA) - _FACE_EXTRA)
     # Squared, so that the forehead rises in an arc while the temples stay.
-    rise = _FACE_EXTRA_UP * height * (along.clip(min=0) / along.max()) ** 2
-    sink = _FACE_EXTRA_DOWN * height * (along.clip(max=0) / along.min()) ** 2
+    rise = extra_up * height * (along.clip(min=0) / along.max()) ** 2
+    sink = extra_down * height * (along.clip(max=0) / along.min()) ** 2
     along = along + rise - sink
-    across = across + _FACE_EXTRA_SIDE * height * across / np.abs(across).max()
+    across = across + extra_side * height * across / np.abs(across).max()
     grown = centre + along[:, None] * up + across[:, None] * side
     return cv2.convexHull(grown.astype(np.float32)).reshape(-1, 2)
 
@@ -235,6 +240,27 @@ def region_mask(landmarks: np.ndarray, region: Region, size: int = LANDMARK_SIZE
             contour = [_fixed_point(scale_points(landmarks[list(_CONTOURS[name]), :2], size))]
             cv2.fillPoly(mask, contour, 0, shift=_SUBPIXEL_BITS)
             cv2.polylines(mask, contour, True, 0, margin, shift=_SUBPIXEL_BITS)
+    return mask.astype(np.float32)
+
+
+def head_mask(landmarks: np.ndarray, share: float, size: int = LANDMARK_SIZE) -> np.ndarray:
+    """Mask between the region `"face"` and the outline of the whole head, with hairline and ears.
+
+    Args:
+        landmarks (`np.ndarray`):
+            `[478, 2 or 3]` in pixels of the 256 px crop.
+        share (`float`):
+            From 0, the face, to 1, the head. More of it covers all that less of it does.
+        size (`int`, *optional*, defaults to 256):
+            Side of the mask in px; the landmarks are scaled to it.
+
+    Returns:
+        `np.ndarray`: float32 `[size, size]`, each pixel 0 or 1.
+    """
+    _check_landmarks(landmarks)
+    mask = np.zeros((size, size), np.uint8)
+    polygon = scale_points(_face_polygon(landmarks, share), size)
+    cv2.fillPoly(mask, [_fixed_point(polygon)], 1, shift=_SUBPIXEL_BITS)
     return mask.astype(np.float32)
 
 

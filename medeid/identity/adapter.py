@@ -1,15 +1,22 @@
-"""The adapter that tells the UNet who the new face is: decoupled cross-attention to identity tokens.
+"""The adapter that tells a frozen UNet who the new face is and which disease it has, and nothing of who it was.
 
-IP-Adapter (Ye et al., https://huggingface.co/papers/2308.06721) gives each cross-attention layer a second pair of key
-and value projections, whose result is added to the first; here they attend to tokens made from an identity embedding.
-The adapter owns these weights, so that the UNet's own folder stays that of a plain UNet.
+IP-Adapter (Ye et al., https://huggingface.co/papers/2308.06721) gives each cross-attention layer further pairs of key
+and value projections, whose results are added to the first; here one pair attends to tokens made from the surrogate's
+identity embedding, and another one to the manifestation tokens of the encoder. The adapter owns these weights, so that
+the UNet's own folder stays that of a plain UNet.
 """
 
 from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor2_0,
+    IPAdapterAttnProcessor2_0,
+    IPAdapterXFormersAttnProcessor,
+    XFormersAttnProcessor,
+)
 from diffusers.models.embeddings import MultiIPAdapterImageProjection
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -34,8 +41,26 @@ class IdentityProjection(nn.Module):
         return self.norm(tokens.unflatten(-1, (self.num_tokens, -1)))
 
 
-class IdentityAdapter(ModelMixin, ConfigMixin):
-    """Decoupled cross-attention from a UNet to the tokens of a surrogate identity.
+class ManifestationProjection(nn.Module):
+    """Turns manifestation tokens [B, T, token_dim] into tokens [B, T, cross_attention_dim].
+
+    Each token has a place of its own, as the encoder's queries have: the first may tell of lids, the second of skin.
+    """
+
+    def __init__(self, token_dim: int, num_tokens: int, cross_attention_dim: int):
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Linear(token_dim, cross_attention_dim), nn.GELU(), nn.Linear(cross_attention_dim, cross_attention_dim)
+        )
+        self.place = nn.Parameter(0.02 * torch.randn(num_tokens, cross_attention_dim))
+        self.norm = nn.LayerNorm(cross_attention_dim)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.project(tokens) + self.place)
+
+
+class IdentitySuppressionAdapter(ModelMixin, ConfigMixin):
+    """Decoupled cross-attention from a UNet to the tokens of a surrogate identity, and to manifestation tokens.
 
     Args:
         cross_attention_dim (`int`):
@@ -46,6 +71,10 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
             Width of an identity embedding.
         num_tokens (`int`, *optional*, defaults to 4):
             Number of tokens that an embedding becomes.
+        token_dim (`int`, *optional*, defaults to 0):
+            Width D of a manifestation token; 0: the adapter knows identities only.
+        num_manifestation_tokens (`int`, *optional*, defaults to 8):
+            Number T of manifestation tokens.
     """
 
     @register_to_config
@@ -55,33 +84,70 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
         hidden_sizes: tuple[int, ...],
         embed_dim: int = 128,
         num_tokens: int = 4,
+        token_dim: int = 0,
+        num_manifestation_tokens: int = 8,
     ):
         super().__init__()
-        self.projection = MultiIPAdapterImageProjection(
-            [IdentityProjection(embed_dim, num_tokens, cross_attention_dim)]
-        )
+        projections: list[nn.Module] = [IdentityProjection(embed_dim, num_tokens, cross_attention_dim)]
+        groups = [num_tokens]
+        if token_dim:
+            projections.append(ManifestationProjection(token_dim, num_manifestation_tokens, cross_attention_dim))
+            groups.append(num_manifestation_tokens)
+        self.projection = MultiIPAdapterImageProjection(projections)
         self.processors = nn.ModuleList(
-            IPAdapterAttnProcessor2_0(size, cross_attention_dim, num_tokens=(num_tokens,), scale=1.0)
+            IPAdapterAttnProcessor2_0(size, cross_attention_dim, num_tokens=tuple(groups), scale=[1.0] * len(groups))
             for size in hidden_sizes
         )
 
     @classmethod
-    def for_unet(cls, unet: UNet2DConditionModel, embed_dim: int = 128, num_tokens: int = 4) -> IdentityAdapter:
-        """A new adapter whose keys and values start as copies of the UNet's own."""
+    def for_unet(
+        cls,
+        unet: UNet2DConditionModel,
+        embed_dim: int = 128,
+        num_tokens: int = 4,
+        token_dim: int = 0,
+        num_manifestation_tokens: int = 8,
+    ) -> IdentitySuppressionAdapter:
+        """A new adapter whose keys and values start as copies of the UNet's own.
+
+        The values for manifestation tokens start at zero: until they have learned, the tokens change nothing.
+        """
         layers = _cross_attention_layers(unet)
         adapter = cls(
             cross_attention_dim=unet.config.cross_attention_dim,
             hidden_sizes=tuple(layer.inner_dim for layer in layers.values()),
             embed_dim=embed_dim,
             num_tokens=num_tokens,
+            token_dim=token_dim,
+            num_manifestation_tokens=num_manifestation_tokens,
         )
         for processor, layer in zip(adapter.processors, layers.values(), strict=True):
-            processor.to_k_ip[0].load_state_dict(layer.to_k.state_dict())
-            processor.to_v_ip[0].load_state_dict(layer.to_v.state_dict())
+            for keys, values in zip(processor.to_k_ip, processor.to_v_ip, strict=True):
+                keys.load_state_dict(layer.to_k.state_dict())
+                values.load_state_dict(layer.to_v.state_dict())
+            if token_dim:
+                nn.init.zeros_(processor.to_v_ip[1].weight)
         return adapter
 
-    def attach(self, unet: UNet2DConditionModel) -> None:
-        """Makes `unet` attend to the identity tokens; it then needs `added_cond_kwargs` (see [`condition`]).
+    def with_manifestations(self, token_dim: int, num_manifestation_tokens: int) -> IdentitySuppressionAdapter:
+        """A copy of an adapter for identities that attends to manifestation tokens, too, which change nothing yet."""
+        # As arguments: of a loaded config, `from_config` leaves out what its file did not tell.
+        options = {"token_dim": token_dim, "num_manifestation_tokens": num_manifestation_tokens}
+        adapter = IdentitySuppressionAdapter.from_config(self.config, **options)
+        adapter.load_state_dict(self.state_dict(), strict=False)
+        for processor in adapter.processors:
+            processor.to_k_ip[1].load_state_dict(processor.to_k_ip[0].state_dict())
+            nn.init.zeros_(processor.to_v_ip[1].weight)
+        return adapter
+
+    def attach(self, unet: UNet2DConditionModel, xformers: bool = False) -> None:
+        """Makes `unet` attend to the tokens; it then needs `added_cond_kwargs` (see [`condition`]).
+
+        Args:
+            unet (`UNet2DConditionModel`):
+                It is changed; its own weights are not.
+            xformers (`bool`, *optional*, defaults to `False`):
+                Whether attention is calculated by xformers, which needs a GPU, instead of torch's SDPA.
 
         Raises:
             ValueError: the UNet's cross-attention layers are not those that the adapter was made for.
@@ -93,9 +159,12 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
             raise ValueError(
                 f"`unet` has cross-attention layers of widths {sizes} to tokens of width {dim}, but the adapter was "
                 f"made for {list(self.config.hidden_sizes)} and {self.config.cross_attention_dim}. Load the adapter "
-                "that was trained with this UNet, or make a new one by `IdentityAdapter.for_unet(unet)`."
+                "that was trained with this UNet, or make a new one by `IdentitySuppressionAdapter.for_unet(unet)`."
             )
-        processors: dict[str, nn.Module | AttnProcessor2_0] = dict.fromkeys(unet.attn_processors, AttnProcessor2_0())
+        kind = IPAdapterXFormersAttnProcessor if xformers else IPAdapterAttnProcessor2_0
+        self.processors = nn.ModuleList(_as_kind(processor, kind) for processor in self.processors)
+        plain = XFormersAttnProcessor() if xformers else AttnProcessor2_0()
+        processors = dict.fromkeys(unet.attn_processors, plain)
         processors.update(zip(layers, self.processors, strict=True))
         unet.set_attn_processor(processors)
         unet.encoder_hid_proj = self.projection
@@ -108,10 +177,45 @@ class IdentityAdapter(ModelMixin, ConfigMixin):
         unet.encoder_hid_proj = None
         unet.config.encoder_hid_dim_type = None
 
+    def set_scale(self, identity: float = 1.0, manifestations: float = 1.0) -> None:
+        """How much each group of tokens has to say; without either the UNet is the plain one.
+
+        Args:
+            identity (`float`, *optional*, defaults to 1.0):
+                Of the tokens of the surrogate identity.
+            manifestations (`float`, *optional*, defaults to 1.0):
+                Of the manifestation tokens, if the adapter attends to them.
+        """
+        for processor in self.processors:
+            groups = len(processor.to_k_ip)  # type: ignore[arg-type]
+            processor.scale = [identity, manifestations][:groups]  # type: ignore[assignment]
+
+    def no_tokens(self, count: int) -> torch.Tensor | None:
+        """Manifestation tokens [count, T, token_dim] that tell of nothing; None if the adapter attends to none."""
+        if not self.config.token_dim:
+            return None
+        return torch.zeros(count, self.config.num_manifestation_tokens, self.config.token_dim)
+
     @staticmethod
-    def condition(embeddings: torch.Tensor) -> dict[str, list[torch.Tensor]]:
-        """The UNet's `added_cond_kwargs` for standardised identity embeddings [B, embed_dim]."""
-        return {"image_embeds": [embeddings[:, None]]}
+    def condition(embeddings: torch.Tensor, tokens: torch.Tensor | None = None) -> dict[str, list[torch.Tensor]]:
+        """The UNet's `added_cond_kwargs`.
+
+        Args:
+            embeddings (`torch.Tensor`):
+                Standardised identity embeddings [B, embed_dim]; zeros are nobody.
+            tokens (`torch.Tensor`, *optional*):
+                Manifestation tokens [B, T, token_dim]: for an adapter that attends to them, and for no other.
+        """
+        return {"image_embeds": [group[:, None] for group in (embeddings, tokens) if group is not None]}
+
+
+def _as_kind(processor: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The processor, or another class's with the very same projections, so that an optimizer's stay what they are."""
+    if isinstance(processor, kind):
+        return processor
+    twin = kind(processor.hidden_size, processor.cross_attention_dim, processor.num_tokens, processor.scale)
+    twin.to_k_ip, twin.to_v_ip = processor.to_k_ip, processor.to_v_ip
+    return twin
 
 
 def _cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:

@@ -117,7 +117,7 @@ def plan_preservation(
         else:
             mask = one_side(masks[names.index(row.name)], finding.single_sides)
             skin |= cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR) > 0.5
-    held.update(_touched_features(skin, landmarks))
+    held.update(touched_features(skin, landmarks))
     return Preservation(
         skin=feathered_mask(_grown(skin, _GROWTH * size), _FEATHER * size),
         eyes=feathered_mask(eyes, _EYE_FEATHER * size),
@@ -143,7 +143,7 @@ def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
 
 
-def _touched_features(mask: np.ndarray, landmarks: np.ndarray) -> set[str]:
+def touched_features(mask: np.ndarray, landmarks: np.ndarray) -> set[str]:
     """The features with a point under the mask: pixels that stay must fit the lines that are drawn through them."""
     size = mask.shape[0]
     x, y = np.rint(scale_points(landmarks[:, :2], size)).astype(int).clip(0, size - 1).T

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from medeid.identity.adapter import IdentityAdapter
+from medeid.identity.adapter import IdentitySuppressionAdapter
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def unet():
 @pytest.fixture
 def adapter(unet):
     torch.manual_seed(1)
-    return IdentityAdapter.for_unet(unet, embed_dim=12, num_tokens=3).eval()
+    return IdentitySuppressionAdapter.for_unet(unet, embed_dim=12, num_tokens=3).eval()
 
 
 def inputs():
@@ -35,8 +35,19 @@ def inputs():
     return torch.randn(2, 9, 8, 8), torch.tensor(7), torch.randn(2, 1, 16)
 
 
-def run(unet, identities=None):
-    conditions = {} if identities is None else {"added_cond_kwargs": IdentityAdapter.condition(identities)}
+@pytest.fixture
+def both(adapter):
+    """An adapter that attends to manifestation tokens, too, and has learned something of them."""
+    both = adapter.with_manifestations(token_dim=6, num_manifestation_tokens=5)
+    for processor in both.processors:
+        torch.nn.init.normal_(processor.to_v_ip[1].weight)
+    return both.eval()
+
+
+def run(unet, identities=None, tokens=None):
+    conditions = {}
+    if identities is not None:
+        conditions["added_cond_kwargs"] = IdentitySuppressionAdapter.condition(identities, tokens)
     with torch.no_grad():
         return unet(*inputs(), **conditions).sample
 
@@ -49,8 +60,7 @@ def test_another_identity_gives_another_output(unet, adapter):
 def test_scale_zero_is_the_plain_unet(unet, adapter):
     plain = run(unet)
     adapter.attach(unet)
-    for processor in adapter.processors:
-        processor.scale = [0.0]
+    adapter.set_scale(identity=0.0)
     torch.testing.assert_close(run(unet, torch.randn(2, 12)), plain, atol=1e-5, rtol=0)
 
 
@@ -58,7 +68,7 @@ def test_detached_unet_is_plain_in_memory_and_on_disk(unet, adapter, tmp_path):
     plain = run(unet)
     keys = set(unet.state_dict())
     adapter.attach(unet)
-    IdentityAdapter.detach(unet)
+    IdentitySuppressionAdapter.detach(unet)
     assert torch.equal(run(unet), plain)
     assert set(unet.state_dict()) == keys
 
@@ -68,17 +78,68 @@ def test_saved_adapter_gives_the_same_output(unet, adapter, tmp_path):
     adapter.attach(unet)
     expected = run(unet, identities)
     adapter.save_pretrained(tmp_path)
-    IdentityAdapter.from_pretrained(tmp_path).eval().attach(unet)
+    IdentitySuppressionAdapter.from_pretrained(tmp_path).eval().attach(unet)
     assert torch.equal(run(unet, identities), expected)
 
 
-def test_every_weight_of_the_adapter_gets_a_gradient(unet, adapter):
+def test_manifestation_tokens_change_nothing_before_they_have_learned(unet, adapter):
+    identities = torch.randn(2, 12)
     adapter.attach(unet)
-    unet(*inputs(), added_cond_kwargs=IdentityAdapter.condition(torch.randn(2, 12))).sample.sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.parameters())
+    before = run(unet, identities)
+    wider = adapter.with_manifestations(token_dim=6, num_manifestation_tokens=5)
+    wider.attach(unet)
+    torch.testing.assert_close(run(unet, identities, torch.randn(2, 5, 6)), before)
+    IdentitySuppressionAdapter.for_unet(unet, 12, 3, token_dim=6, num_manifestation_tokens=5).attach(unet)
+    same = [run(unet, identities, torch.randn(2, 5, 6)) for _ in range(2)]
+    torch.testing.assert_close(*same)
+
+
+def test_each_group_of_tokens_has_its_own_scale(unet, both):
+    plain, identities, tokens = run(unet), torch.randn(2, 2, 12), torch.randn(2, 2, 5, 6)
+    both.attach(unet)
+
+    def reacts(one, other):
+        return (run(unet, *one) - run(unet, *other)).abs().max() > 1e-3
+
+    for identity, manifestations in ((1.0, 0.0), (0.0, 1.0)):
+        both.set_scale(identity, manifestations)
+        assert reacts((identities[0], tokens[0]), (identities[1], tokens[0])) == bool(identity)
+        assert reacts((identities[0], tokens[0]), (identities[0], tokens[1])) == bool(manifestations)
+    both.set_scale(0.0, 0.0)
+    torch.testing.assert_close(run(unet, identities[0], tokens[0]), plain, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_with_both_groups_survives_saving(unet, both, tmp_path):
+    identities, tokens = torch.randn(2, 12), torch.randn(2, 5, 6)
+    both.attach(unet)
+    expected = run(unet, identities, tokens)
+    both.save_pretrained(tmp_path)
+    IdentitySuppressionAdapter.from_pretrained(tmp_path).eval().attach(unet)
+    assert torch.equal(run(unet, identities, tokens), expected)
+    assert both.no_tokens(3).shape == (3, 5, 6)
+
+
+def test_xformers_gets_the_same_projections(unet, both):
+    parameters = dict(both.named_parameters())
+    both.attach(unet, xformers=True)
+    kinds = {type(processor).__name__ for processor in unet.attn_processors.values()}
+    assert kinds == {"XFormersAttnProcessor", "IPAdapterXFormersAttnProcessor"}
+    assert all(dict(both.named_parameters())[name] is value for name, value in parameters.items())
+    both.attach(unet)
+    assert {type(each).__name__ for each in both.processors} == {"IPAdapterAttnProcessor2_0"}
+
+
+def test_every_weight_of_the_adapter_gets_a_gradient(unet, adapter):
+    both = adapter.with_manifestations(token_dim=6, num_manifestation_tokens=5)
+    for processor in both.processors:
+        torch.nn.init.normal_(processor.to_v_ip[1].weight)
+    both.attach(unet)
+    condition = IdentitySuppressionAdapter.condition(torch.randn(2, 12), torch.randn(2, 5, 6))
+    unet(*inputs(), added_cond_kwargs=condition).sample.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in both.parameters())
 
 
 def test_adapter_of_another_unet_is_refused(unet):
-    other = IdentityAdapter(cross_attention_dim=16, hidden_sizes=(32, 32), embed_dim=12)
+    other = IdentitySuppressionAdapter(cross_attention_dim=16, hidden_sizes=(32, 32), embed_dim=12)
     with pytest.raises(ValueError, match="was made"):
         other.attach(unet)

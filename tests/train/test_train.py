@@ -12,7 +12,7 @@ from harness import PositionSampler, parse_config, train
 from PIL import Image
 
 from medeid.faces.shape import ShapePrior
-from medeid.identity.adapter import IdentityAdapter
+from medeid.identity.adapter import IdentitySuppressionAdapter
 from medeid.pipeline import PACKAGED_WEIGHTS
 
 VAE = {
@@ -103,7 +103,7 @@ def test_every_part_of_the_generator_gets_a_gradient_and_is_exported(faces, conf
     assert same == []
     assert (tmp_path / "out" / "samples-000002.png").exists()
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "export" / "unet")
-    IdentityAdapter.from_pretrained(tmp_path / "out" / "export" / "identity_adapter").attach(unet)
+    IdentitySuppressionAdapter.from_pretrained(tmp_path / "out" / "export" / "identity_adapter").attach(unet)
 
 
 def test_the_sampler_continues_where_it_stopped():
