@@ -64,3 +64,22 @@ def rank1_rate(probes: torch.Tensor, gallery: torch.Tensor, own: torch.Tensor | 
     if own is None:
         own = torch.arange(len(probes))
     return (nearest == own.to(nearest.device)).float().mean().item()
+
+
+def verification_rate(probes: torch.Tensor, gallery: torch.Tensor, far: float = 0.001) -> float:
+    """Share of probes that a verification takes for their source, at a threshold that few pairs of strangers reach.
+
+    Args:
+        probes (`torch.Tensor`):
+            Unit embeddings `[N, D]`.
+        gallery (`torch.Tensor`):
+            Unit embeddings `[N, D]` of the sources, each of another person, which the threshold is calibrated on, too.
+        far (`float`, *optional*, defaults to 0.001):
+            False accept rate: the share of the gallery's pairs that the threshold accepts.
+
+    Returns:
+        `float`: in [0, 1].
+    """
+    pairs = (gallery @ gallery.T)[torch.triu_indices(len(gallery), len(gallery), offset=1).unbind()]
+    threshold = torch.quantile(pairs, 1.0 - far)
+    return ((probes * gallery).sum(1) > threshold).float().mean().item()
