@@ -26,6 +26,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from huggingface_hub import ModelCard, ModelCardData, create_repo, upload_folder
 from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -51,6 +52,7 @@ class TrainingConfig:
     lr_warmup_steps: int = option(100, "Linear warm-up.")
     adam_beta2: float = option(0.99, "AdamW's second beta.")
     adam_weight_decay: float = option(0.01, "AdamW's weight decay.")
+    use_8bit_adam: bool = option(False, "AdamW with states of 8 bits, of bitsandbytes, which must be installed.")
     max_grad_norm: float = option(1.0, "Gradient clipping.")
     ema_decay: float = option(0.998, "Decay of the averaged weights, which are validated and exported.")
     checkpointing_steps: int = option(200, "Write a checkpoint every so many steps.")
@@ -61,6 +63,8 @@ class TrainingConfig:
     resume_from_checkpoint: str = option("latest", "latest, a checkpoint folder, or none.")
     init_from: str = option("", "Start from the weights of this exported model instead of random ones.")
     report_to: str = option("", "An Accelerate tracker (tensorboard, wandb, ...); metrics.jsonl is always written.")
+    push_to_hub: bool = option(False, "Upload the exported model, with a model card; log in by `hf auth login` before.")
+    hub_model_id: str = option("", "Repository to upload to, made private if it is new; else the name of output_dir.")
 
 
 ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
@@ -153,6 +157,7 @@ def _save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, limi
     target = output_dir / f"checkpoint-{step}"
     partial = output_dir / f"partial-{step}"
     accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()  # each process writes the state of its random numbers
     if accelerator.is_main_process:
         os.replace(partial, target)
         for old in _checkpoints(output_dir)[:-limit]:
@@ -164,6 +169,43 @@ def _write_metrics(accelerator: Accelerator, output_dir: Path, step: int, values
         with open(output_dir / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
     accelerator.log(values, step=step)
+
+
+def _create_optimizer(config: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    kind: type[torch.optim.Optimizer] = torch.optim.AdamW
+    if config.use_8bit_adam:
+        try:
+            import bitsandbytes
+        except ImportError as error:
+            raise ImportError("`use_8bit_adam` needs bitsandbytes: `pip install bitsandbytes`.") from error
+        kind = bitsandbytes.optim.AdamW8bit
+    betas = (0.9, config.adam_beta2)
+    return kind(parameters, config.learning_rate, betas=betas, weight_decay=config.adam_weight_decay)
+
+
+def _repository(config: TrainingConfig) -> str:
+    return config.hub_model_id or Path(config.output_dir).resolve().name
+
+
+def write_model_card(config: TrainingConfig, folder: Path, figures: dict[str, float]) -> None:
+    """README.md of an exported model, with its figures and options.
+
+    Options in words are left out: they are paths and names, which may tell of a hospital and its patients.
+    """
+    data = ModelCardData(library_name="diffusers", tags=["medical", "de-identification", "face"])
+    options = {name: value for name, value in asdict(config).items() if isinstance(value, (int, float))}
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {_repository(config).split('/')[-1]}",
+        "Trained by a script of medeid. A model may remember faces it has learned from: tell here whose they were.",
+        _table("validation", {name: round(value, 4) for name, value in figures.items()}),
+        _table("option", options),
+    ]
+    ModelCard("\n\n".join(parts) + "\n").save(folder / "README.md")
+
+
+def _table(title: str, rows: dict[str, Any]) -> str:
+    return "\n".join([f"| {title} | value |", "| --- | ---: |", *(f"| {name} | {rows[name]} |" for name in rows)])
 
 
 def train(config: TrainingConfig, task: Task) -> None:
@@ -180,14 +222,13 @@ def train(config: TrainingConfig, task: Task) -> None:
         log_with=config.report_to or None,
         project_config=ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs")),
     )
+    repository = ""
+    if config.push_to_hub and accelerator.is_main_process:
+        # Before the training, so that what is wrong with the name or the login does not come to light after it.
+        repository = create_repo(_repository(config), private=True, exist_ok=True).repo_id
     set_seed(config.seed)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        config.learning_rate,
-        betas=(0.9, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-    )
+    optimizer = _create_optimizer(config, parameters)
     schedule = get_scheduler(
         config.lr_scheduler,
         optimizer,
@@ -226,12 +267,15 @@ def train(config: TrainingConfig, task: Task) -> None:
         )
     )
 
+    figures: dict[str, float] = {}
+
     def validate() -> None:
         with averaged_weights(ema, parameters):
             if accelerator.is_main_process:
                 unwrapped = accelerator.unwrap_model(model).eval()
                 picture = output_dir / f"samples-{step:06d}.png"
                 values = task.validate(unwrapped, picture, accelerator.device)
+                figures.update(values)
                 _write_metrics(accelerator, output_dir, step, values)
                 logger.info(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
                 model.train()
@@ -272,4 +316,7 @@ def train(config: TrainingConfig, task: Task) -> None:
     with averaged_weights(ema, parameters):
         if accelerator.is_main_process:
             task.export(accelerator.unwrap_model(model).eval(), output_dir / "export")
+    if repository:
+        write_model_card(config, output_dir / "export", figures)
+        upload_folder(repo_id=repository, folder_path=output_dir / "export")
     accelerator.end_training()
