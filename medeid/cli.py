@@ -286,7 +286,7 @@ def deid(
     ] = None,
     max_attempts: Annotated[
         int, typer.Option(min=1, help="Surrogates that are tried for a face that fails verification.")
-    ] = 4,
+    ] = 6,
     on_fail: Annotated[
         OnFail, typer.Option(help="What becomes of a photo with a face for which none of them passed.")
     ] = "withhold",
@@ -297,9 +297,9 @@ def deid(
 
     Writes OUT/NAME.png, lossless and without metadata: everything but the face stays as it was to the bit.
     What was done is told in OUT/records.jsonl, without names.
-    Verification asks recognizers whether they still know the face, the encoder whether a sign is lost, and a
-    detector whether there is a face. A photo that cannot be used, has no face or fails is not written (--on-fail
-    blur: the face is blurred instead); the others go on.
+    Verification asks recognizers whether they still know the face, the encoder whether a sign is lost or has come
+    up, and a detector whether there is a face. A photo that cannot be used, has no face or fails is not written
+    (--on-fail blur: the face is blurred instead); the others go on.
 
     Exit status: 0 all photos were released, 2 at least one was not, 1 wrong usage.
 

@@ -60,6 +60,7 @@ class FaceState:
         seen: What the encoder reads of the source, label by label and mask by mask.
         seen_after: The same of the result.
         wanted: The labels that are to be preserved.
+        keeps_signs: Whether the face is to show the signs that it showed, and no others.
         preserved: What outlives the face.
         shape: float32 [478, 3], landmarks of nobody, which the new face's shape is drawn towards.
         generator: Source of all that is random about the new face.
@@ -78,6 +79,7 @@ class FaceState:
     seen: Seen = field(init=False)
     seen_after: Seen = field(init=False)
     wanted: set[str] = field(default_factory=set)
+    keeps_signs: bool = True
     preserved: Preservation = field(init=False)
     shape: np.ndarray = field(init=False)
     generator: torch.Generator = field(default_factory=torch.Generator)

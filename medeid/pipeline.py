@@ -70,7 +70,8 @@ FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bo
 MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
-SIGN_LOST = 0.25  # of a sign's threshold: less probable afterwards, it is taken for lost
+MAX_ATTEMPTS = 6  # half of all surrogates pass the checks
+SIGN_ABSENT = 0.25  # of a sign's threshold: what is less probable is taken for absent, and not for a close call
 
 
 class MedicalDeIDPipeline(DiffusionPipeline):
@@ -244,7 +245,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         surrogate_identity: SurrogateIdentity | None = None,
         pseudonym: str | Sequence[str | None] | None = None,
-        max_attempts: int = 4,
+        max_attempts: int = MAX_ATTEMPTS,
         on_fail: OnFail = "withhold",
         output_type: OutputType | None = None,
         return_dict: bool = True,
@@ -281,9 +282,10 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             pseudonym (`str` or `list[str]`, *optional*):
                 What the patient is called in the study; one, or one for each photo (or None). It is the photo's largest
                 face; others get surrogates of their own. It goes nowhere but into the seed.
-            max_attempts (`int`, *optional*, defaults to 4):
+            max_attempts (`int`, *optional*, defaults to 6):
                 How many surrogates are tried for a face that does not pass the checks: no recognizer takes it for the
-                source, no sign that is to be preserved is lost, and a detector finds a face.
+                source, no sign that is to be preserved is lost and none has come up that was not there (unless
+                `preserve` is `"none"`), and a detector finds a face.
             on_fail (`str`, *optional*, defaults to `"withhold"`):
                 What becomes of a photo with a face that no surrogate passed for: `"withhold"` raises
                 [`VerificationError`]; `"blur"` blurs that face beyond recognition, signs and all.
@@ -559,6 +561,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             )
             listed_labels = {label for finding in listed or () for label in finding.labels}
             face.wanted = face.seen.claimed if listed is None else listed_labels
+            face.keeps_signs = listed != []
 
     def embed(self, recognizer: Recognizer, images: list[np.ndarray], points5: np.ndarray) -> torch.Tensor:
         """Unit embeddings [N, D] of crops uint8 [S, S, 3] with five points [N, 5, 2]."""
@@ -722,9 +725,11 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self.compare_identities(faces, crops)
         for face, seen in zip(faces, self.see(crops), strict=True):
             face.seen_after = seen
-            lost = self._lost_signs(face)
+            lost, new = self._changed_signs(face)
             if lost:
                 face.record.attempts[-1].failed.append(f"the encoder no longer finds a sign: {', '.join(lost)}")
+            if new:
+                face.record.attempts[-1].failed.append(f"the encoder finds a sign that was not there: {', '.join(new)}")
         for face, image in zip(faces, crops, strict=True):
             if not any(found.score >= MIN_SCORE for detector in self.detectors for found in detector(image)):
                 face.record.attempts[-1].failed.append("no face is found where it was replaced")
@@ -775,15 +780,14 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """The crops uint8 [S, S, 3] of faces in their finished photos."""
         return [crop_face(pasted[face.photo][0], face.crop.matrix, face.crop.size).image for face in faces]
 
-    def _lost_signs(self, face: FaceState) -> list[str]:
-        """The labels that were to be preserved, and that the encoder claimed before and thinks improbable now."""
-        encoder = self.manifestation_encoder
-        improbable = face.seen_after.probabilities < SIGN_LOST * encoder.threshold.float().cpu().numpy()
-        return [
-            label
-            for label, lost in zip(encoder.config.labels, improbable, strict=True)
-            if lost and label in face.wanted & face.seen.claimed
-        ]
+    def _changed_signs(self, face: FaceState) -> tuple[list[str], list[str]]:
+        """The labels that were to be preserved and are lost, and those that are claimed and were clearly not there."""
+        labels = np.array(self.manifestation_encoder.config.labels)
+        absent = SIGN_ABSENT * self.manifestation_encoder.threshold.float().cpu().numpy()
+        before, after = face.seen, face.seen_after
+        lost = set(labels[after.probabilities < absent]) & face.wanted & before.claimed
+        new = set(labels[before.probabilities < absent]) & after.claimed if face.keeps_signs else set()
+        return sorted(lost), sorted(new)
 
     @property
     def _like(self) -> torch.Tensor:

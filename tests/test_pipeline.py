@@ -205,6 +205,22 @@ def test_a_face_that_lost_its_sign_is_drawn_again_and_withheld(pipeline, astrona
     pipeline(astronaut, preserve="none", generator=seeded(), num_inference_steps=STEPS)
 
 
+def test_a_face_that_shows_a_sign_which_was_not_there_is_drawn_again(pipeline, astronaut, monkeypatch):
+    calls = []
+
+    def see(crops, see=pipeline.see):
+        seen = see(crops)
+        calls.append(len(crops))
+        if len(calls) == 2:  # the first result
+            seen[0].readings.append(Reading("vitiligo", "both", 0.9, 0.5))
+        return seen
+
+    monkeypatch.setattr(pipeline, "see", see)
+    face = pipeline(astronaut, generator=seeded(), num_inference_steps=STEPS).records[0].faces[0]
+    assert "the encoder finds a sign that was not there: vitiligo" in face.attempts[0].failed
+    assert len(face.attempts) > 1 and not face.attempts[-1].failed
+
+
 def test_a_patient_whose_sign_was_lost_stays_the_same_person(pipeline, astronaut, lost_jaundice, monkeypatch):
     monkeypatch.setattr(pipeline.recognizers[0], "match_threshold", 1.1)
     key = SurrogateIdentity(b"a" * 32)

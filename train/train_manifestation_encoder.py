@@ -41,6 +41,7 @@ class EncoderConfig(TrainingConfig):
     tower: str = option("medeid-tiny", "Vision tower: a config of medeid or open_clip, or hf-hub:... or local-dir:...")
     tower_weights: str = option("", "Weights for the tower to start from: a safetensors file, or a tag of open_clip's.")
     freeze_tower: bool = option(False, "Train pyramid and heads only.")
+    bottleneck_only: bool = option(False, "Train only what makes tokens and reads them: to tune the price of a nat.")
     lora_rank: int = option(0, "Train additions of this rank to the tower's linear layers in place of them; 0: none.")
     text_tower: bool = option(False, "Keep the tower's text side, too, for `score_text`; needs --freeze_tower.")
     close_up: str = option("", "Train only this close-up tower, eyes or skin; no other part even runs.")
@@ -59,6 +60,8 @@ class EncoderConfig(TrainingConfig):
     def __post_init__(self):
         if self.freeze_tower and self.lora_rank:
             raise ValueError("`lora_rank` is for a tower that learns: leave out `freeze_tower`, or take a rank of 0.")
+        if self.bottleneck_only and (self.freeze_tower or self.lora_rank or self.close_up):
+            raise ValueError("`bottleneck_only` leaves out all other parts: leave out freeze_tower, lora and close_up.")
         if self.close_up not in ("", "eyes", "skin"):
             raise ValueError(f"`close_up` must be eyes or skin, or nothing for all parts, but is {self.close_up!r}.")
         if self.text_tower and not self.freeze_tower:
@@ -218,6 +221,8 @@ def _create_encoder(config: EncoderConfig) -> ManifestationEncoder:
         )
     if config.freeze_tower:
         encoder.freeze_tower()
+    if config.bottleneck_only:
+        encoder.freeze_all_but_bottleneck()
     if config.lora_rank:
         encoder.add_lora(config.lora_rank)
     return encoder

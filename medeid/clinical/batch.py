@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from ..faces.detection import parse_boxes
 from ..faces.privacy import WHOLE_FACE
 from ..identity.surrogate import SurrogateIdentity
-from ..pipeline import MedicalDeIDPipeline, Preserve
+from ..pipeline import MAX_ATTEMPTS, MedicalDeIDPipeline, Preserve
 from ..records import FaceRecord, NoFaceFoundError, VerificationError
 from ..types import FaceBox, OnFail
 from .images import ImageFileError, lossless_format, read_image, write_image
@@ -85,7 +85,7 @@ class Deidentifier:
         pseudonym: str | None = None,
         identity_guidance_scale: float | None = None,
         privacy: float = WHOLE_FACE,
-        max_attempts: int = 4,
+        max_attempts: int = MAX_ATTEMPTS,
         on_fail: OnFail = "withhold",
     ):
         self.pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)

@@ -187,7 +187,7 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if tower_config is None:
             tower_config = read_config(tower)
             self.register_to_config(tower_config=tower_config)
-        self._tower_is_frozen = False
+        self._frozen: tuple[str, ...] = ()
         self._take_towers(create_clip(tower_config, image_size, text_tower))
         self.pyramid = Pyramid(map_widths(self.vision), channels, self.mask_size)
         self.mask_head = nn.Conv2d(channels, len(manifestations), 1)
@@ -253,18 +253,27 @@ class ManifestationEncoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def freeze_tower(self) -> None:
         """Keeps the towers as they are while pyramid and heads learn, statistics of batches and dropout included."""
-        for name in ("vision", "text", "logit_scale"):
-            if hasattr(self, name):
-                getattr(self, name).requires_grad_(False)
-        self._tower_is_frozen = True
+        self._freeze("vision", "text", "logit_scale")
+
+    def freeze_all_but_bottleneck(self) -> None:
+        """Keeps all as it is but what makes tokens and reads them, so that their price can be tuned by itself."""
+        learning = ("token_queries", "to_bottleneck", "token_reader")
+        self._freeze(*(name for name, _ in self.named_children() if name not in learning))
+        for parameter in self.parameters(recurse=False):
+            parameter.requires_grad_(False)
+
+    def _freeze(self, *names: str) -> None:
+        self._frozen = tuple(name for name in names if hasattr(self, name))
+        for name in self._frozen:
+            getattr(self, name).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ManifestationEncoder:
         super().train(mode)
-        if self._tower_is_frozen:
-            self.vision.eval()
-            if self.config.text_tower:
-                self.text.eval()
+        for name in self._frozen:
+            part = getattr(self, name)
+            if isinstance(part, nn.Module):
+                part.eval()
         return self
 
     def add_lora(self, rank: int) -> None:

@@ -79,6 +79,21 @@ def test_a_close_up_tower_can_be_trained_alone(patients, tmp_path, tower):
     assert all(name.startswith(f"{tower}.") for name in changed)
 
 
+def test_the_bottleneck_can_be_tuned_by_itself(patients, tmp_path):
+    config = script.EncoderConfig(
+        data_dir=patients, output_dir=str(tmp_path), bottleneck_only=True, image_size=64, train_batch_size=4
+    )
+    config.max_train_steps, config.validation_images, config.learning_rate = 2, 4, 2e-3
+    config.lr_warmup_steps, config.dataloader_num_workers = 0, 0
+    task = script.EncoderTask(config)
+    before = {name: value.half() for name, value in task.encoder.state_dict().items()}
+    train(config, task)
+    exported = ManifestationEncoder.from_pretrained(tmp_path / "export").half().state_dict()
+    changed = {name for name, value in exported.items() if not torch.equal(value, before[name])}
+    parts = {name.split(".")[0] for name in changed} - {"temperature", "threshold"}  # which calibration sets
+    assert parts == {"token_queries", "to_bottleneck", "token_reader"}  # running means of the rest included
+
+
 @pytest.mark.parametrize("options", [{"freeze_tower": True, "text_tower": True}, {"lora_rank": 2}, {}], ids=str)
 def test_a_tower_that_has_learned_to_see_is_frozen_adapted_or_trained(patients, clip_folder, tmp_path, options):
     config = script.EncoderConfig(
@@ -107,3 +122,5 @@ def test_options_that_contradict_each_other():
         script.EncoderConfig(freeze_tower=True, lora_rank=4)
     with pytest.raises(ValueError, match="`text_tower` needs `freeze_tower`"):
         script.EncoderConfig(text_tower=True, lora_rank=4)
+    with pytest.raises(ValueError, match="`bottleneck_only`"):
+        script.EncoderConfig(bottleneck_only=True, close_up="eyes")
