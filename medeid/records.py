@@ -40,7 +40,10 @@ class VerificationError(RuntimeError):
 
     def __init__(self, index: int, failed: str, records: list[PhotoRecord]):
         self.index, self.records = index, records
-        self.reason = f"withheld, since {failed}; try another seed, more attempts, or a higher guidance scale"
+        self.reason = (
+            f"withheld, since {failed}; try another seed, more attempts or a higher guidance scale, or say by "
+            "`preserve` which signs matter"
+        )
         super().__init__(f"Photo {index}: {self.reason}.")
 
 
