@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from . import __version__
-from .types import OnFail
+from .types import MAX_ATTEMPTS, WHOLE_FACE, OnFail
 
 USAGE, NOT_ALL_RELEASED, NOT_ALL_USED = 1, 2, 2
 
@@ -257,7 +257,7 @@ def deid(
             help="How much of what tells a person is replaced: below 0.75 the eyes are spared, 0.75 is the face, "
             "1 the head with hairline and ears.",
         ),
-    ] = 0.75,
+    ] = WHOLE_FACE,
     preserve: Annotated[
         str,
         typer.Option(
@@ -286,7 +286,7 @@ def deid(
     ] = None,
     max_attempts: Annotated[
         int, typer.Option(min=1, help="Surrogates that are tried for a face that fails verification.")
-    ] = 6,
+    ] = MAX_ATTEMPTS,
     on_fail: Annotated[
         OnFail, typer.Option(help="What becomes of a photo with a face for which none of them passed.")
     ] = "withhold",
@@ -317,16 +317,16 @@ def deid(
         worker = Deidentifier(
             model,
             device,
-            steps,
-            guidance,
-            signs,
-            seed,
-            identity,
-            pseudonym,
-            identity_guidance,
-            privacy,
-            max_attempts,
-            on_fail,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            preserve=signs,
+            seed=seed,
+            surrogate_identity=identity,
+            pseudonym=pseudonym,
+            identity_guidance_scale=identity_guidance,
+            privacy=privacy,
+            max_attempts=max_attempts,
+            on_fail=on_fail,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _usage_error(f"--model {model} --device {device}: {error}") from error

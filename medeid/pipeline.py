@@ -38,7 +38,7 @@ from .faces.mesh import (
     points5_from_mesh,
     scale_points,
 )
-from .faces.privacy import WHOLE_FACE, identity_mask
+from .faces.privacy import identity_mask
 from .faces.shape import ShapePrior
 from .identity.adapter import IdentitySuppressionAdapter
 from .identity.recognizer import Recognizer, load_recognizers
@@ -63,14 +63,13 @@ from .records import (
     PhotoRecord,
     VerificationError,
 )
-from .types import FaceBox, FaceCrop, OnFail
+from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, FaceCrop, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
 MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
-MAX_ATTEMPTS = 6  # half of all surrogates pass the checks
 SIGN_ABSENT = 0.25  # of a sign's threshold: what is less probable is taken for absent, and not for a close call
 
 
@@ -541,6 +540,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self, faces: list[FaceState], listed: list[Finding] | None, drawn: list[np.ndarray | None]
     ) -> None:
         """Decides what of each face is to stay: by the listed signs (None: those found) and by hand-drawn masks."""
+        listed_labels = {label for finding in listed or () for label in finding.labels}
         for face in faces:
             marked = drawn[face.photo]
             if marked is not None:
@@ -559,7 +559,6 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 eyes=np.minimum(plan.eyes, own),
                 held=plan.held | spared,
             )
-            listed_labels = {label for finding in listed or () for label in finding.labels}
             face.wanted = face.seen.claimed if listed is None else listed_labels
             face.keeps_signs = listed != []
 

@@ -35,11 +35,12 @@ from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask
 from medeid.evaluation.privacy import rank1_rate
 from medeid.faces.landmarks import LandmarkNet
 from medeid.faces.mesh import LANDMARK_SIZE, draw_sketch, points5_from_mesh, scale_points
-from medeid.faces.privacy import WHOLE_FACE, identity_mask
+from medeid.faces.privacy import identity_mask
 from medeid.identity.adapter import IdentitySuppressionAdapter
 from medeid.identity.recognizer import DlibRecognizer
 from medeid.manifestations.encoder import ManifestationOutput
 from medeid.pipeline import PACKAGED_WEIGHTS
+from medeid.types import WHOLE_FACE
 
 _SHOWN = 8  # faces in the picture of a validation
 _SURROGATES = 2  # of each face in a validation

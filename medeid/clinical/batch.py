@@ -11,11 +11,10 @@ import torch
 from PIL import Image, ImageOps
 
 from ..faces.detection import parse_boxes
-from ..faces.privacy import WHOLE_FACE
 from ..identity.surrogate import SurrogateIdentity
-from ..pipeline import MAX_ATTEMPTS, MedicalDeIDPipeline, Preserve
+from ..pipeline import MedicalDeIDPipeline, Preserve
 from ..records import FaceRecord, NoFaceFoundError, VerificationError
-from ..types import FaceBox, OnFail
+from ..types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, OnFail
 from .images import ImageFileError, lossless_format, read_image, write_image
 
 

@@ -15,13 +15,10 @@ from ..data.faces import FaceFolder
 from ..diffusion import decode_latents, encode_images
 from ..faces.detection import detect_faces
 from ..faces.mesh import inter_ocular_distance
-from ..faces.privacy import WHOLE_FACE
 from ..pipeline import MedicalDeIDPipeline
 from ..records import NoFaceFoundError, VerificationError
-from ..types import FaceCrop
+from ..types import WHOLE_FACE, FaceCrop
 from .privacy import embed_faces, rank1_rate, verification_rate
-
-_IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 def measure(
@@ -61,8 +58,8 @@ def measure(
         outside += int(((image != result).any(-1) & ~mask).sum())
         attempts.append(max(len(face.attempts) for face in record.faces))
     originals, changed = np.stack(sources), np.stack(results)
-    before = pipeline.find_landmarks([FaceCrop(image, _IDENTITY) for image in originals])
-    after = pipeline.find_landmarks([FaceCrop(image, _IDENTITY) for image in changed])
+    before = pipeline.find_landmarks([FaceCrop(image, np.eye(2, 3)) for image in originals])
+    after = pipeline.find_landmarks([FaceCrop(image, np.eye(2, 3)) for image in changed])
     figures: dict[str, float | int] = {
         "faces": len(originals),
         "withheld": withheld,

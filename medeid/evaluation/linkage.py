@@ -23,8 +23,6 @@ from ..records import NoFaceFoundError, VerificationError
 from ..types import FaceCrop
 from .privacy import embed_faces, rank1_rate
 
-_UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-
 # Another day: the head held a little otherwise, other light, another camera. The person and the expression stay.
 _OTHER_VISIT = v2.Compose(
     [
@@ -95,7 +93,7 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
 
 
 def _embed(pipeline: MedicalDeIDPipeline, recognizer: Recognizer, crops: np.ndarray) -> torch.Tensor:
-    landmarks = pipeline.find_landmarks([FaceCrop(crop, _UPRIGHT) for crop in crops])
+    landmarks = pipeline.find_landmarks([FaceCrop(crop, np.eye(2, 3)) for crop in crops])
     return embed_faces(recognizer, crops, landmarks, face_only=True)
 
 

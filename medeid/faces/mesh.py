@@ -167,7 +167,7 @@ def flip_landmarks(landmarks: ArrayOrTensor, size: int = LANDMARK_SIZE) -> Array
     return flipped
 
 
-def _face_polygon(landmarks: np.ndarray, head: float = 0.0) -> np.ndarray:
+def _face_polygon(landmarks: np.ndarray, head: float) -> np.ndarray:
     """The identity-bearing part of the face as a convex polygon `[N, 2]` in pixels of the 256 px crop.
 
     With `head` from 0 to 1 it widens to the outline of the head.
@@ -228,11 +228,10 @@ def region_mask(landmarks: np.ndarray, region: Region, size: int = LANDMARK_SIZE
     if region not in get_args(Region):
         raise ValueError(f"`region` must be one of {', '.join(get_args(Region))}, but is {region!r}.")
 
-    mask = np.zeros((size, size), np.uint8)
     if region == "face":
-        polygon = _face_polygon(landmarks)
-    else:
-        polygon = landmarks[list(_CONTOURS["oval" if region == "skin" else region]), :2]
+        return head_mask(landmarks, 0.0, size)
+    mask = np.zeros((size, size), np.uint8)
+    polygon = landmarks[list(_CONTOURS["oval" if region == "skin" else region]), :2]
     cv2.fillPoly(mask, [_fixed_point(scale_points(polygon, size))], 1, shift=_SUBPIXEL_BITS)
     if region == "skin":
         margin = 2 * max(1, round(_SKIN_MARGIN * size)) + 1  # a line lies half inside its contour

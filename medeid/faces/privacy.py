@@ -5,10 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ..types import WHOLE_FACE
 from .compositing import feathered_mask
 from .mesh import head_mask, region_mask
-
-WHOLE_FACE = 0.75  # the privacy level from which on no part of the face is spared
 
 _FEATHER = 10 / 256  # of the crop's side: the width over which a new face fades into the photo
 _MOST_SPARED = 20 / 256  # around the opening of the lids: the lids, and what lies between them and the brow
