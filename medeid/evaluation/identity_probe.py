@@ -26,7 +26,7 @@ class ProbeResult:
     Attributes:
         linear, mlp (`float`): Share of unseen faces, in [0, 1], by a linear and by a small non-linear classifier.
         chance (`float`): What guessing comes to.
-        subjects, unseen (`int`): Number of subjects, and of faces that the shares are of.
+        subjects, unseen (`int`): Number of subjects, and of faces that the shares are of, versions counted apart.
     """
 
     linear: float
@@ -41,13 +41,15 @@ def identity_probe(features: np.ndarray, subject_ids: Sequence[str], seed: int =
 
     What the faces of one subject differ in is made equally small in all directions first, as linear discriminant
     analysis does: identity hides in directions of little variance, where a plain classifier misses it. From there both
-    attackers train, the linear one starting as the discriminant. Of several shrinkages, weight decays and training
-    lengths the best *on the unseen faces themselves* counts. So the rates are those of an attacker with luck, and a
-    little above chance where there is nothing to find; the probe on shuffled subjects shows how much.
+    attackers train, the linear one starting as the discriminant. Shrinkage, weight decay and training length are
+    chosen on one half of the unseen faces and tried on the other, and the other way round (cross-fitting, Chernozhukov
+    et al., arXiv:1608.00060): so nothing is found where there is nothing, which the best of many tries on the same
+    faces would not give.
 
     Args:
         features (`np.ndarray`):
-            float `[N, F]`, one row for each picture, none of them twice.
+            float `[N, F]`, one row for each picture, none of them twice; or `[R, N, F]`: R versions of them, as where
+            features are drawn at random. Each version is attacked by itself, and the rates are of all of them.
         subject_ids (`Sequence[str]`):
             Whose they are, `[N]`. Subjects with one face only are left out.
         seed (`int`, *optional*, defaults to 0):
@@ -59,19 +61,32 @@ def identity_probe(features: np.ndarray, subject_ids: Sequence[str], seed: int =
     Raises:
         `ValueError`: there are no two subjects with two faces each.
     """
+    versions = features if features.ndim == 3 else features[None]
+    attacks = [_attack(each.astype(np.float64), subject_ids, seed + number) for number, each in enumerate(versions)]
+    return ProbeResult(
+        linear=float(np.mean([attack.linear for attack in attacks])),
+        mlp=float(np.mean([attack.mlp for attack in attacks])),
+        chance=attacks[0].chance,
+        subjects=attacks[0].subjects,
+        unseen=sum(attack.unseen for attack in attacks),
+    )
+
+
+def _attack(features: np.ndarray, subject_ids: Sequence[str], seed: int) -> ProbeResult:
     subjects, unseen = _unseen_faces(subject_ids, seed)
     count = int(subjects.max(initial=-1)) + 1
     if count < 2:
         raise ValueError("`subject_ids` must name at least two subjects with at least two faces each.")
     known = (subjects >= 0) & ~unseen
     targets = torch.from_numpy(subjects)
-    rates = {"linear": 0.0, "mlp": 0.0}
+    named: dict[str, list[np.ndarray]] = {"linear": [], "mlp": []}
     for shrinkage, decay in itertools.product(_SHRINKAGES, _WEIGHT_DECAYS):
-        inputs, means = _whitened(features.astype(np.float64), subjects, known, shrinkage)
+        inputs, means = _whitened(features, subjects, known, shrinkage)
         for name, attacker in (("linear", _discriminant(means)), ("mlp", _mlp(inputs.shape[1], count, seed))):
-            rate = _best_rate(attacker, decay, inputs[known], targets[known], inputs[unseen], targets[unseen])
-            rates[name] = max(rates[name], rate)
-    return ProbeResult(rates["linear"], rates["mlp"], 1.0 / count, count, int(unseen.sum()))
+            named[name] += _trials(attacker, decay, inputs[known], targets[known], inputs[unseen], targets[unseen])
+    halves = np.random.default_rng(seed).permutation(int(unseen.sum())) % 2
+    linear, mlp = (_cross_fitted_rate(np.stack(named[name]), halves) for name in ("linear", "mlp"))
+    return ProbeResult(linear, mlp, 1.0 / count, count, int(unseen.sum()))
 
 
 def _unseen_faces(subject_ids: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,23 +133,31 @@ def _mlp(num_features: int, num_subjects: int, seed: int) -> nn.Module:
         return nn.Sequential(nn.Linear(num_features, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, num_subjects))
 
 
-def _best_rate(
+def _trials(
     attacker: nn.Module,
     weight_decay: float,
     inputs: torch.Tensor,
     targets: torch.Tensor,
     unseen_inputs: torch.Tensor,
     unseen_targets: torch.Tensor,
-) -> float:
-    """The highest share of unseen faces named rightly before and on the way of the training."""
+) -> list[np.ndarray]:
+    """Which of U unseen faces are named rightly, bool `[U]`, before and on the way of the training."""
     optimizer = torch.optim.AdamW(attacker.parameters(), _LEARNING_RATE, weight_decay=weight_decay)
-    best = 0.0
+    trials = []
     for step in range(_STEPS + 1):
         if step % _STEPS_BETWEEN_TRIALS == 0:
             with torch.no_grad():
-                named = attacker(unseen_inputs).argmax(1)
-            best = max(best, (named == unseen_targets).float().mean().item())
+                trials.append((attacker(unseen_inputs).argmax(1) == unseen_targets).numpy())
         optimizer.zero_grad()
         F.cross_entropy(attacker(inputs), targets).backward()
         optimizer.step()
-    return best
+    return trials
+
+
+def _cross_fitted_rate(named: np.ndarray, halves: np.ndarray) -> float:
+    """Share of U faces that are named rightly, bool `[K, U]`, by the attacker of K that was best on the other half."""
+    right = 0
+    for half in (0, 1):
+        best = named[:, halves != half].mean(1).argmax()
+        right += int(named[best, halves == half].sum())
+    return right / len(halves)

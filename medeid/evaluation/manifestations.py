@@ -34,6 +34,7 @@ from .utility import expected_calibration_error, f1_scores, mean_told
 PACKAGED_ENCODER = PACKAGED_WEIGHTS / "medeid-tiny"
 
 _TIMED_CALLS = 20
+_DRAWS = 5  # of tokens that are probed for identity, of each face
 _EMBEDDED_AT_ONCE = 64
 _APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
 
@@ -133,22 +134,24 @@ def probe_identity(
             Of probes and shuffling.
 
     Returns:
-        `dict[str, ProbeResult]`: of the tokens as they are drawn from the bottleneck, of their means (which no
-        bottleneck limits: what is too small to outlast its noise is still in them), of the features before it, and of
-        each recognizer's embeddings; `"drawn tokens, subjects shuffled"` is what luck comes to.
+        `dict[str, ProbeResult]`: of the tokens as they are drawn from the bottleneck (several times over, as one hit
+        more or less among few faces says little), of their means (which no bottleneck limits: what is too small to
+        outlast its noise is still in them), of the features before it, and of each recognizer's embeddings. `"drawn
+        tokens, subjects shuffled"` shows what the same attackers find where nothing is to be found.
     """
     subjects = np.array(list(rows["subject_id"]))
     if (np.unique(subjects, return_counts=True)[1] > 1).sum() < 2:
         return {}
+    drawn = outputs.draw_tokens(_DRAWS, seed)
     features = {
-        "drawn tokens": outputs.drawn_tokens,
+        "drawn tokens": drawn,
         "mean tokens": outputs.mean_tokens,
         "features before the bottleneck": outputs.features,
         **{recognizer.name: _embeddings(recognizer, rows) for recognizer in recognizers if _has_landmarks(rows)},
     }
     results = {name: identity_probe(values, subjects.tolist(), seed) for name, values in features.items()}
     shuffled = np.random.default_rng(seed).permutation(subjects).tolist()
-    return {**results, "drawn tokens, subjects shuffled": identity_probe(outputs.drawn_tokens, shuffled, seed)}
+    return {**results, "drawn tokens, subjects shuffled": identity_probe(drawn, shuffled, seed)}
 
 
 def _has_landmarks(rows: Dataset) -> bool:

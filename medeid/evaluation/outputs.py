@@ -29,7 +29,7 @@ class EncoderOutputs:
         raw_logits (`np.ndarray`): float32 `[N, L]`, before the division by the encoder's temperature.
         severities (`np.ndarray`): float32 `[N, L]` in [0, 1].
         mean_tokens (`np.ndarray`): float32 `[N, T * D]`, the means of the bottleneck.
-        drawn_tokens (`np.ndarray`): float32 `[N, T * D]`, drawn once for each face from the bottleneck.
+        token_deviations (`np.ndarray`): float32 `[N, T * D]`, its standard deviations.
         features (`np.ndarray`): float32 `[N, C]`, from before the bottleneck.
         dice (`np.ndarray`): float64 `[N, M]`, overlap of the masks; NaN where the face does not show the sign.
         labels (`np.ndarray`): bool `[N, L]`, what is there.
@@ -39,7 +39,7 @@ class EncoderOutputs:
     raw_logits: np.ndarray
     severities: np.ndarray
     mean_tokens: np.ndarray
-    drawn_tokens: np.ndarray
+    token_deviations: np.ndarray
     features: np.ndarray
     dice: np.ndarray
     labels: np.ndarray
@@ -55,6 +55,11 @@ class EncoderOutputs:
     def probabilities(self, temperature: torch.Tensor) -> np.ndarray:
         """Float32 `[N, L]`: what the encoder says with these temperatures `[L]`."""
         return expit(self.raw_logits / temperature.float().cpu().numpy())
+
+    def draw_tokens(self, count: int, seed: int = 0) -> np.ndarray:
+        """Float32 `[count, N, T * D]`: tokens as the bottleneck gives them, `count` times for each face."""
+        noise = np.random.default_rng(seed).standard_normal((count, *self.mean_tokens.shape), np.float32)
+        return self.mean_tokens + self.token_deviations * noise
 
 
 def distinct_faces(rows: Dataset) -> Dataset:
@@ -96,15 +101,14 @@ def read_faces(
     if tuple(encoder.config.labels) != LABELS or tuple(encoder.config.manifestations) != tuple(TAXONOMY):
         raise ValueError("`encoder` has other labels than the taxonomy. Train it on the signs of this version.")
     rows = rows.select_columns(_COLUMNS)
-    generator = torch.Generator().manual_seed(0)
     parts = []
     for start in tqdm(range(0, len(rows), batch_size), desc="Reading faces", leave=False):
         batch = rows[start : start + batch_size]
         crops = torch.from_numpy(np.stack([np.asarray(image) for image in batch["image"]])).permute(0, 3, 1, 2)
         crops = crops.flip(3) if mirrored else crops
-        output = encoder(crops.to(encoder.device, encoder.dtype) / 255.0, generator)
+        output = encoder(crops.to(encoder.device, encoder.dtype) / 255.0)
         logits = output.logits.float() * encoder.temperature.float()
-        tokens = (output.token_mean.flatten(1), output.tokens.flatten(1))
+        tokens = (output.token_mean.flatten(1), (0.5 * output.token_log_variance).exp().flatten(1))
         read = (logits, output.severities, *tokens, output.features)
         masks = (output.mask_logits.flip(3) if mirrored else output.mask_logits) > 0
         labels, severities = np.array(batch["labels"], bool), np.array(batch["severities"], np.float32)

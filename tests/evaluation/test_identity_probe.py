@@ -16,6 +16,13 @@ def test_nothing_is_found_where_nothing_is():
     assert (result.chance, result.subjects, result.unseen) == (1 / 12, 12, 24)
 
 
+def test_many_attackers_find_no_more_in_noise_than_one():
+    result = identity_probe(noise(8, 96, 6), SUBJECTS)
+    assert result.unseen == 8 * 24
+    assert result.linear == pytest.approx(1 / 12, abs=0.06)
+    assert result.mlp == pytest.approx(1 / 12, abs=0.06)
+
+
 def test_identity_is_found_in_directions_of_little_variance():
     mixed = np.hstack([noise(96, 4), 0.03 * noise(12, 2).repeat(8, 0) + 1e-3 * noise(96, 2)]) @ noise(6, 6)
     result = identity_probe(mixed, SUBJECTS)

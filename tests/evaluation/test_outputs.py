@@ -29,9 +29,12 @@ def test_outputs_are_those_of_the_encoder_before_its_temperature(encoder, rows, 
 def test_drawn_tokens_scatter_around_their_means_as_the_bottleneck_says(encoder, rows, pictures):
     outputs = read_faces(encoder, rows)
     spread = (0.5 * encoder(pictures).token_log_variance).exp().flatten(1).numpy()
-    scatter = (outputs.drawn_tokens - outputs.mean_tokens) / spread
-    assert abs(scatter.mean()) < 0.2
-    assert scatter.std() == pytest.approx(1.0, abs=0.2)
+    drawn = outputs.draw_tokens(5)
+    scatter = (drawn - outputs.mean_tokens) / spread
+    assert drawn.shape == (5, *outputs.mean_tokens.shape)
+    assert abs(scatter.mean()) < 0.1
+    assert scatter.std() == pytest.approx(1.0, abs=0.1)
+    np.testing.assert_array_equal(drawn, outputs.draw_tokens(5))
 
 
 def test_dice_is_told_of_signs_that_are_shown(encoder, rows):
