@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +26,7 @@ def main(
 
     from ..faces.mesh import LANDMARK_SIZE
     from ..pipeline import MedicalDeIDPipeline
+    from .overhead import peak_memory
 
     pipeline = MedicalDeIDPipeline.from_pretrained(model).to(device)
     pipeline.set_progress_bar_config(disable=True)
@@ -47,8 +46,7 @@ def main(
             pipeline.landmark_net(crop)
     milliseconds = (time.perf_counter() - began) / LANDMARK_CALLS * 1000
     print(f"the landmark network: {milliseconds:.1f} ms a crop on one core")
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MiB")
+    print(f"peak memory: {peak_memory(pipeline.device):.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,38 @@
+import torch
+from diffusers import UNet2DConditionModel
+
+from medeid.evaluation.overhead import measure
+
+UNET = {
+    "sample_size": 16,
+    "in_channels": 9,
+    "out_channels": 4,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 12,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+
+
+def test_the_adapter_costs_its_parameters_and_some_time():
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**UNET)
+    figures = measure(unet, steps=2)
+    assert figures["parameters"] == sum(parameter.numel() for parameter in unet.parameters())
+    assert 0 < figures["adapter_parameters"] < figures["parameters"]
+    assert figures["added_time"] == figures["adapted_seconds"] / figures["seconds"] - 1
+    assert figures["adapted_memory"] >= figures["memory"] > 0
+    assert figures["added_memory"] == figures["adapted_memory"] / figures["memory"] - 1
+
+
+def test_the_unet_is_given_back_as_it_was():
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**UNET)
+    weights = {name: value.clone() for name, value in unet.state_dict().items()}
+    measure(unet, steps=1)
+    assert weights.keys() == unet.state_dict().keys()
+    assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
+    assert unet.config.encoder_hid_dim_type is None
