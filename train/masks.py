@@ -1,14 +1,14 @@
-"""The shapes of what the UNet learns to fill in: mostly the face, at times a part of it, or everything."""
+"""The shapes of what the UNet learns to fill in: mostly the face, at times a part of it, the head, or everything."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from medeid.faces.mesh import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, region_mask
+from medeid.faces.mesh import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, head_mask
 
 # Share of each shape among the training masks. "all" is what whole faces of nobody are drawn with.
-SHAPES = {"face": 0.62, "half": 0.1, "eyes": 0.06, "random": 0.1, "all": 0.12}
+SHAPES = {"face": 0.54, "head": 0.14, "half": 0.08, "eyes": 0.06, "random": 0.08, "all": 0.1}
 
 
 def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
@@ -56,7 +56,8 @@ def training_mask(landmarks: np.ndarray, rng: np.random.Generator, size: int = 2
         return _ellipses(rng, size)
     if shape == "eyes":
         return _dilate(_eye_band(landmarks, size), int(rng.integers(size // 32, size // 12)))
-    mask = _dilate(region_mask(landmarks, "face", size), int(rng.integers(0, size // 20)))
+    head = rng.uniform(0.3, 1.0) if shape == "head" else 0.0
+    mask = _dilate(head_mask(landmarks, head, size), int(rng.integers(0, size // 20)))
     if shape == "half":
         centre = landmarks[:, :2].mean(0) + rng.normal(0, size / 20, 2)
         mask *= _half_plane(centre, float(rng.uniform(0, 2 * np.pi)), size)
