@@ -1,6 +1,11 @@
 """Train the autoencoder that medeid-tiny's diffusion runs in.
 
 accelerate launch train/train_autoencoder.py --config train/configs/autoencoder.yaml --data_dir FACES
+
+Its decoder learns textures afterwards, against a discriminator; the latents stay what they are, so that what was
+trained in them keeps its worth:
+
+accelerate launch train/train_autoencoder.py --config train/configs/decoder.yaml --data_dir FACES
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC
+from discriminator import PatchDiscriminator
 from harness import TrainingConfig, option, parse_config, train
 from torchvision.utils import make_grid, save_image
 
@@ -24,6 +30,13 @@ class AutoencoderConfig(TrainingConfig):
     latent_noise: float = option(0.1, "Standard deviation of the noise on the latents that the decoder must undo.")
     latent_weight: float = option(1e-4, "Weight of the mean squared latent, which keeps the latents near that noise.")
     gradient_weight: float = option(1.0, "Weight of the L1 between image gradients, which keeps edges sharp.")
+    decoder_only: bool = option(False, "Train the decoder alone: the latents stay what they are.")
+    adversarial_weight: float = option(0.0, "Weight of what a discriminator is to be told; 0: there is none.")
+    matching_weight: float = option(1.0, "Weight of the discriminator's features being those of the original.")
+
+    def __post_init__(self):
+        if self.decoder_only and not self.init_from:
+            raise ValueError("`decoder_only` needs `init_from`: the autoencoder whose encoder stays.")
 
 
 class Crops(torch.utils.data.Dataset):
@@ -51,15 +64,18 @@ def gradient_l1(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 class Autoencode(torch.nn.Module):
-    """The autoencoder with noise on its latents: a variational one with a fixed posterior variance."""
+    """The autoencoder with noise on its latents (a variational one with a fixed posterior variance), and its critic."""
 
-    def __init__(self, vae: AutoencoderDC, latent_noise: float):
+    def __init__(self, vae: AutoencoderDC, latent_noise: float, discriminator: PatchDiscriminator | None):
         super().__init__()
-        self.vae, self.latent_noise = vae, latent_noise
+        self.vae, self.latent_noise, self.discriminator = vae, latent_noise, discriminator
 
-    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, images: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         latents = self.vae.encode(images).latent
-        return self.vae.decode(latents + self.latent_noise * noise).sample, latents
+        decoded = self.vae.decode(latents + self.latent_noise * noise).sample
+        return decoded, latents, {} if self.discriminator is None else self.discriminator.losses(decoded, images)
 
 
 class AutoencoderTask:
@@ -72,7 +88,10 @@ class AutoencoderTask:
         else:
             torch.manual_seed(config.seed)
             vae = AutoencoderDC.from_config(AutoencoderDC.load_config(config.model_config))
-        self.model = Autoencode(vae, config.latent_noise)
+        if config.decoder_only:
+            vae.encoder.requires_grad_(False)
+        discriminator = PatchDiscriminator() if config.adversarial_weight else None
+        self.model = Autoencode(vae, config.latent_noise, discriminator)
         self.dataset = Crops(FaceFolder(config.data_dir, "train"), config.seed)
         self.validation = FaceFolder(config.data_dir, "validation")
 
@@ -84,12 +103,16 @@ class AutoencoderTask:
     def loss(self, model, batch, generator):
         images = batch["images"]
         noise = torch.randn(self._latent_shape(images), generator=generator).to(images)
-        decoded, latents = model(images, noise)
+        decoded, latents, judged = model(images, noise)
         l1 = F.l1_loss(decoded, images)
         edges = gradient_l1(decoded, images)
         power = latents.square().mean()
         total = l1 + self.config.gradient_weight * edges + self.config.latent_weight * power
-        return total, {"l1": l1, "latent_power": power}
+        if judged:
+            total = total + self.config.adversarial_weight * (
+                judged["adversarial"] + self.config.matching_weight * judged["matching"] + judged["discriminator"]
+            )
+        return total, {"l1": l1, "latent_power": power, **judged}
 
     def _validation_batches(self, size: int = 8):
         for start in range(0, len(self.validation), size):
@@ -114,8 +137,9 @@ class AutoencoderTask:
     @torch.no_grad()
     def export(self, model, folder: Path) -> None:
         """Saves the autoencoder, with the scaling factor that gives its latents unit variance."""
-        latents = torch.cat([model.vae.encode(images).latent for images in self._validation_batches()])
-        model.vae.register_to_config(scaling_factor=1.0 / latents.std().item())
+        if not self.config.decoder_only:
+            latents = torch.cat([model.vae.encode(images).latent for images in self._validation_batches()])
+            model.vae.register_to_config(scaling_factor=1.0 / latents.std().item())
         model.vae.save_pretrained(folder)
 
 

@@ -8,6 +8,7 @@ import torch
 import train_autoencoder
 import train_unet
 from diffusers import AutoencoderDC, UNet2DConditionModel
+from discriminator import PatchDiscriminator
 from harness import PositionSampler, parse_config, train
 from PIL import Image
 
@@ -88,6 +89,51 @@ def test_the_autoencoder_learns_and_shows_its_pictures(faces, configs, tmp_path)
     first, last = [entry["psnr"] for entry in metrics if "psnr" in entry]
     assert last > first
     assert (tmp_path / "samples-000060.png").exists()
+
+
+def test_a_decoder_learns_textures_while_the_latents_stay(faces, configs, tmp_path):
+    before = autoencoder(faces, configs, tmp_path / "whole")
+    options = {"init_from": str(tmp_path / "whole" / "export"), "decoder_only": True, "adversarial_weight": 0.1}
+    after = autoencoder(faces, configs, tmp_path / "sharp", **options)
+    changed = {name for name, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert after.config.scaling_factor == before.config.scaling_factor
+    last = json.loads((tmp_path / "sharp" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert "psnr" in last
+    with pytest.raises(ValueError, match="init_from"):
+        train_autoencoder.AutoencoderConfig(decoder_only=True)
+
+
+def test_each_side_of_the_discriminator_learns_from_its_own_losses():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator((4, 8, 8))
+    images, decoded = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32, requires_grad=True)
+    losses = discriminator.losses(decoded, images)
+    assert all(loss.ndim == 0 for loss in losses.values())
+    losses["discriminator"].backward(retain_graph=True)
+    own = [parameter.grad.clone() for parameter in discriminator.parameters() if parameter.grad is not None]
+    assert own and decoded.grad is None
+    (losses["adversarial"] + losses["matching"]).backward()
+    assert decoded.grad.abs().sum() > 0
+    grads = [parameter.grad for parameter in discriminator.parameters() if parameter.grad is not None]
+    assert all(torch.equal(grad, first) for grad, first in zip(grads, own, strict=True))
+
+
+def test_a_discriminator_learns_to_tell_noise_from_flat_pictures():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator((8, 16, 16))
+    optimizer = torch.optim.AdamW(discriminator.parameters(), 0.01)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.rand(4, 3, 1, 1).expand(4, 3, 32, 32) * 2 - 1, torch.rand(4, 3, 32, 32) * 2 - 1
+
+    for _ in range(60):
+        flat, noise = draw()
+        optimizer.zero_grad()
+        discriminator.losses(decoded=flat, images=noise)["discriminator"].backward()
+        optimizer.step()
+    flat, noise = draw()
+    assert discriminator(noise)[-1].mean() > discriminator(flat)[-1].mean() + 0.5
 
 
 def test_every_part_of_the_generator_gets_a_gradient_and_is_exported(faces, configs, tmp_path):
