@@ -70,6 +70,20 @@ class TrainingConfig:
 ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
 
 
+def precision_of(config: TrainingConfig) -> str:
+    """Accelerate's name of the precision that a config asks for: no, fp16 or bf16."""
+    if config.mixed_precision == "auto":
+        return "bf16" if torch.cuda.is_available() else "no"
+    return config.mixed_precision
+
+
+def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Mixed precision for what a loss asks of frozen models, which accelerate has not prepared."""
+    precision = precision_of(config)
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "no")
+
+
 def parse_config(config_class: type[ConfigT], description: str, argv: list[str] | None = None) -> ConfigT:
     """Reads `--config FILE` (YAML), then lets options on the command line win over it."""
     before = argparse.ArgumentParser(add_help=False)
@@ -213,12 +227,9 @@ def train(config: TrainingConfig, task: Task) -> None:
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    precision = config.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() else "no"
     accelerator = Accelerator(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        mixed_precision=precision,
+        mixed_precision=precision_of(config),
         log_with=config.report_to or None,
         project_config=ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs")),
     )

@@ -24,7 +24,7 @@ from datasets import Dataset
 from diffusers import AutoencoderKL, DDIMScheduler, T2IAdapter, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from diffusers.utils.torch_utils import randn_tensor
-from harness import TrainingConfig, option, parse_config, train
+from harness import TrainingConfig, autocast, option, parse_config, train
 from huggingface_hub import hf_hub_download
 from masks import training_mask
 from torchvision.utils import make_grid, save_image
@@ -329,11 +329,11 @@ class AdapterTask:
         self._follow(batch["images"].device)
         generators = [torch.Generator().manual_seed(seed) for seed in batch["seeds"].tolist()]
         images, masks, swapped = batch["images"].float() / 255.0, batch["masks"].float(), batch["swapped"]
-        with torch.no_grad():
-            seen = self.encoder(images, generators)
-            sources = self.prior.standardise(self.recognizer(images, batch["points5"]))
-            latents = encode_images(self.vae, images * 2.0 - 1.0)
-            masked_latents = encode_images(self.vae, (images * 2.0 - 1.0).masked_fill(batch["masks"], 0.0))
+        with torch.no_grad(), autocast(self.config, images.device):
+            seen = self._see(images, generators)
+            sources = self._embed(images, batch["points5"])
+            latents = encode_images(self.vae, images * 2.0 - 1.0).float()
+            masked_latents = encode_images(self.vae, (images * 2.0 - 1.0).masked_fill(batch["masks"], 0.0)).float()
         identities = self.draw_identities(sources, swapped, generators)
         timesteps = self.draw_timesteps(swapped, generators)
         noise = randn_tensor(latents.shape, generators, latents.device, latents.dtype)
@@ -348,10 +348,11 @@ class AdapterTask:
         drawn = torch.nonzero(swapped).flatten()
         if len(drawn):
             estimates = estimate_clean(self.scheduler, noisy[drawn], output[drawn], timesteps[drawn])
-            results = decode_latents(self.vae, estimates) / 2.0 + 0.5
-            results = torch.where(batch["masks"][drawn], results, images[drawn])
             before = ManifestationOutput(**{name: value[drawn] for name, value in seen.items()})
-            judged = self.judge(results, batch["points5"][drawn], sources[drawn], identities[drawn], before)
+            with autocast(self.config, images.device):
+                results = decode_latents(self.vae, estimates).float() / 2.0 + 0.5
+                results = torch.where(batch["masks"][drawn], results, images[drawn])
+                judged = self.judge(results, batch["points5"][drawn], sources[drawn], identities[drawn], before)
             parts |= {name: values.sum() / self.config.swapped_share for name, values in judged.items()}
         else:
             parts |= dict.fromkeys(self.weights, output.new_zeros(()))
@@ -417,13 +418,20 @@ class AdapterTask:
         before: ManifestationOutput,
     ) -> dict[str, torch.Tensor]:
         """How far results `[N, 3, S, S]` are from what they shall be, each `[N]`."""
-        embedded = self.prior.standardise(self.recognizer(results, points5))
+        embedded = self._embed(results, points5)
         excess = F.cosine_similarity(embedded, sources) - self.config.suppression_margin
         return {
             "identity": 1.0 - F.cosine_similarity(embedded, surrogates),
             "suppression": excess.relu(),
-            **sign_losses(self.encoder(results), before),
+            **sign_losses(self._see(results), before),
         }
+
+    def _see(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> ManifestationOutput:
+        return ManifestationOutput(**{name: value.float() for name, value in self.encoder(images, generators).items()})
+
+    def _embed(self, images: torch.Tensor, points5: torch.Tensor) -> torch.Tensor:
+        """Standardised embeddings."""
+        return self.prior.standardise(self.recognizer(images, points5).float())
 
     @torch.no_grad()
     def validate(self, model, picture, device):

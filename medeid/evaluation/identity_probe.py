@@ -43,8 +43,9 @@ def identity_probe(features: np.ndarray, subject_ids: Sequence[str], seed: int =
     analysis does: identity hides in directions of little variance, where a plain classifier misses it. From there both
     attackers train, the linear one starting as the discriminant. Shrinkage, weight decay and training length are
     chosen on one half of the unseen faces and tried on the other, and the other way round (cross-fitting, Chernozhukov
-    et al., arXiv:1608.00060): so nothing is found where there is nothing, which the best of many tries on the same
-    faces would not give.
+    et al., arXiv:1608.00060), and every subject counts the same, however many faces there are of it. So nothing is
+    found where there is nothing: the best of many tries on the same faces, or naming whoever is seen most, would be
+    above chance there.
 
     Args:
         features (`np.ndarray`):
@@ -85,7 +86,8 @@ def _attack(features: np.ndarray, subject_ids: Sequence[str], seed: int) -> Prob
         for name, attacker in (("linear", _discriminant(means)), ("mlp", _mlp(inputs.shape[1], count, seed))):
             named[name] += _trials(attacker, decay, inputs[known], targets[known], inputs[unseen], targets[unseen])
     halves = np.random.default_rng(seed).permutation(int(unseen.sum())) % 2
-    linear, mlp = (_cross_fitted_rate(np.stack(named[name]), halves) for name in ("linear", "mlp"))
+    weights = 1.0 / np.bincount(subjects[unseen])[subjects[unseen]]
+    linear, mlp = (_cross_fitted_rate(np.stack(named[name]), halves, weights) for name in ("linear", "mlp"))
     return ProbeResult(linear, mlp, 1.0 / count, count, int(unseen.sum()))
 
 
@@ -154,10 +156,11 @@ def _trials(
     return trials
 
 
-def _cross_fitted_rate(named: np.ndarray, halves: np.ndarray) -> float:
-    """Share of U faces that are named rightly, bool `[K, U]`, by the attacker of K that was best on the other half."""
-    right = 0
+def _cross_fitted_rate(named: np.ndarray, halves: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted share of U faces that are named rightly, bool `[K, U]`, by that of K attackers that was best on the
+    other half."""
+    right = 0.0
     for half in (0, 1):
-        best = named[:, halves != half].mean(1).argmax()
-        right += int(named[best, halves == half].sum())
-    return right / len(halves)
+        best = (named * weights)[:, halves != half].sum(1).argmax()
+        right += float((named[best] * weights)[halves == half].sum())
+    return right / float(weights.sum())

@@ -23,6 +23,12 @@ def test_many_attackers_find_no_more_in_noise_than_one():
     assert result.mlp == pytest.approx(1 / 12, abs=0.06)
 
 
+def test_a_subject_of_many_faces_is_no_better_a_guess_than_another(few_attackers):
+    often = ["0"] * 100 + SUBJECTS[8:]
+    result = identity_probe(noise(8, len(often), 6), often)
+    assert max(result.linear, result.mlp) < 0.15 < np.mean(np.array(often) == "0")
+
+
 def test_identity_is_found_in_directions_of_little_variance():
     mixed = np.hstack([noise(96, 4), 0.03 * noise(12, 2).repeat(8, 0) + 1e-3 * noise(96, 2)]) @ noise(6, 6)
     result = identity_probe(mixed, SUBJECTS)

@@ -109,6 +109,18 @@ def test_what_is_to_learn_gets_a_gradient_and_what_is_frozen_none(patients, tmp_
     assert not any(name.startswith("unet") or "_unet" in name for name in task.model.state_dict())
 
 
+def test_mixed_precision_reaches_what_is_frozen_and_changes_little(patients, tmp_path):
+    exact, rough = (
+        script.AdapterTask(options(patients, "medeid-tiny", tmp_path, mixed_precision=precision))
+        for precision in ("no", "bf16")
+    )
+    parts, roughly = (task.loss(task.model, batch_of(task, 4), None)[1] for task in (exact, rough))
+    # Only of the denoising: another surrogate may be the nearest one to a source embedded a little otherwise.
+    torch.testing.assert_close(roughly["denoising"], parts["denoising"], rtol=0.02, atol=1e-3)
+    assert not torch.equal(roughly["denoising"], parts["denoising"])
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in roughly.values())
+
+
 def test_tokens_and_identities_are_what_the_pipeline_gives(patients, tmp_path):
     task = script.AdapterTask(options(patients, "medeid-tiny", tmp_path))
     batch = batch_of(task, 4)
