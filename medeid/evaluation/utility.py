@@ -1,8 +1,9 @@
-"""How well signs of disease are read: labels, calibration, masks."""
+"""How well signs of disease are read: labels, calibration, masks, colour."""
 
 from __future__ import annotations
 
 import numpy as np
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 
 def f1_scores(claimed: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -82,6 +83,29 @@ def cohens_kappa(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     chance = shares[0] * shares[1] + (1 - shares[0]) * (1 - shares[1])
     there = first.any(0) & (chance < 1)
     return np.where(there, (agreed - chance) / np.where(there, 1 - chance, 1.0), np.nan)
+
+
+def colour_change(results: np.ndarray, sources: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """How far the mean colour of a sign is from that in the source.
+
+    CIEDE2000 (Sharma et al., "The CIEDE2000 Color-Difference Formula", 2005) of the means in CIELAB.
+
+    Args:
+        results (`np.ndarray`):
+            uint8 `[N, S, S, 3]`, RGB.
+        sources (`np.ndarray`):
+            uint8 `[N, S, S, 3]`, RGB.
+        masks (`np.ndarray`):
+            bool `[N, S, S]`: where the sign is.
+
+    Returns:
+        `np.ndarray`: float64 `[N]`, at least 0, about 1 for what can just be seen; NaN where the mask is empty.
+    """
+    changes = np.full(len(masks), np.nan)
+    for face in np.flatnonzero(masks.any((1, 2))):
+        after, before = (rgb2lab(pictures[face][masks[face]]).mean(0) for pictures in (results, sources))
+        changes[face] = deltaE_ciede2000(before, after)
+    return changes
 
 
 def mean_told(values: np.ndarray) -> float:

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
 
-from medeid.evaluation.utility import cohens_kappa, dice_scores, expected_calibration_error, f1_scores, mean_told
+from medeid.evaluation.utility import (
+    cohens_kappa,
+    colour_change,
+    dice_scores,
+    expected_calibration_error,
+    f1_scores,
+    mean_told,
+)
 
 
 def test_f1_of_each_label():
@@ -38,3 +46,15 @@ def test_kappa_is_agreement_beyond_chance():
     second[:, 2] = False
     second[0, 3] = True  # never read before
     np.testing.assert_allclose(cohens_kappa(first, second), [0.0, 1.0, 0.0, np.nan], atol=1e-12)
+
+
+def test_colour_change_is_that_of_the_mean_inside_the_mask():
+    sources = np.full((3, 8, 8, 3), (200, 150, 130), np.uint8)
+    results = sources.copy()
+    masks = np.zeros((3, 8, 8), bool)
+    masks[:2, 2:6, 2:6] = True
+    results[0][masks[0]] = (190, 110, 120)
+    results[1][~masks[1]] = 0
+    results[2] = 0
+    expected = deltaE_ciede2000(*rgb2lab(np.array([[200, 150, 130], [190, 110, 120]], np.uint8)))
+    np.testing.assert_allclose(colour_change(results, sources, masks), [expected, 0.0, np.nan])
