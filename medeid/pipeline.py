@@ -343,14 +343,16 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self.mark_holes(faces)
 
         # 4. Read the signs of disease, and decide what of them is to stay
-        self.read_manifestations(faces)
+        generators = generator if isinstance(generator, list) else [generator] * len(photos)
+        self.read_manifestations(
+            faces, [self.draw_seed(face, generators[face.photo], surrogate_identity) for face in faces]
+        )
         self.plan_preservation(faces, listed, drawn)
 
         # 5. Embed the source identities
         self.embed_sources(faces)
 
         # 6. Draw surrogates, generate, paste back and verify; faces that fail get another surrogate
-        generators = generator if isinstance(generator, list) else [generator] * len(photos)
         pasted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         failed = faces
         for _ in range(max_attempts):
@@ -505,7 +507,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """
         photos = [Photo.open(each) for each in _as_list(image)]
         _, faces = self.find_faces(photos, boxes)
-        self.read_manifestations(faces)
+        self.read_manifestations(faces, [self.draw_seed(face) for face in faces])
         told: list[list[FaceManifestations]] = [[] for _ in photos]
         for face in faces:
             shape = photos[face.photo].rgb.shape
@@ -520,20 +522,22 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             told[face.photo].append(FaceManifestations(face.record.box, readings, masks, face.seen.tokens))
         return told
 
-    def see(self, crops: list[np.ndarray]) -> list[Seen]:
-        """What the encoder reads of crops uint8 [S, S, 3]."""
-        seen = []
+    def see(self, crops: list[np.ndarray], generators: list[torch.Generator] | None = None) -> list[Seen]:
+        """What the encoder reads of crops uint8 [S, S, 3]. Whose tokens are used needs a generator of their noise."""
+        seen: list[Seen] = []
         for batch in self._to_tensor(crops).split(FACE_BATCH_SIZE):
-            output = self.manifestation_encoder(batch)
+            rows = slice(len(seen), len(seen) + len(batch))
+            output = self.manifestation_encoder(batch, None if generators is None else generators[rows])
             parts = (output.logits.sigmoid(), output.severities, output.mask_logits > 0)
             arrays = [part.float().cpu().numpy() for part in parts]
             readings = self.manifestation_encoder.readings(output)
             seen += [Seen(*row) for row in zip(readings, *arrays, output.tokens, strict=True)]
         return seen
 
-    def read_manifestations(self, faces: list[FaceState]) -> None:
-        """Reads the signs of disease in the source crops."""
-        for face, seen in zip(faces, self.see([face.crop.image for face in faces]), strict=True):
+    def read_manifestations(self, faces: list[FaceState], seeds: Sequence[int]) -> None:
+        """Reads the signs of disease in the source crops; the seeds are of the noise in each face's tokens."""
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for face, seen in zip(faces, self.see([face.crop.image for face in faces], noise), strict=True):
             face.seen = seen
 
     def plan_preservation(
@@ -582,6 +586,20 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """The standardised embedding [D] of a source."""
         return self.surrogate_prior.standardise(face.embeddings[self.surrogate_prior.config.recognizer])
 
+    @staticmethod
+    def draw_seed(
+        face: FaceState,
+        generator: torch.Generator | None = None,
+        surrogate_identity: SurrogateIdentity | None = None,
+        attempt: int = 0,
+    ) -> int:
+        """The seed of an attempt at a face (0: of what comes before them), of its patient where there is a key."""
+        if face.pseudonym is not None and surrogate_identity is not None:
+            return surrogate_identity.seed(face.pseudonym, attempt)
+        if generator is None:
+            return secrets.randbits(63)
+        return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+
     def draw_surrogate(
         self,
         face: FaceState,
@@ -591,12 +609,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """Draws a face's seed (or takes its patient's), and from it its surrogate: somebody else, but of its kind."""
         # Who was not taken for the source, but failed otherwise, stays who it is for another try under a key.
         attempt = 1 + sum(self.is_recognised(tried) for tried in face.record.attempts)
-        if face.pseudonym is not None and surrogate_identity is not None:
-            seed = surrogate_identity.seed(face.pseudonym, attempt)
-        elif generator is None:
-            seed = secrets.randbits(63)
-        else:
-            seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        seed = self.draw_seed(face, generator, surrogate_identity, attempt)
         face.record.attempts.append(AttemptRecord(hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]))
         face.generator = torch.Generator().manual_seed(seed)
         source = self.source_identity(face)

@@ -19,6 +19,7 @@ from medeid.faces.mesh import inter_ocular_distance
 from medeid.identity.surrogate import SurrogateIdentity
 from medeid.manifestations.encoder import Reading
 from medeid.manifestations.taxonomy import Finding, UnknownManifestationError
+from medeid.photos import Photo
 from medeid.types import FaceBox, FaceCrop
 
 STEPS = 4  # enough for the checks here
@@ -362,6 +363,22 @@ def test_manifestations_can_be_read_alone(pipeline, astronaut):
     assert face.tokens.shape == (config.num_tokens, config.token_dim)
     with pytest.raises(NoFaceFoundError):
         pipeline.encode_manifestations(np.full((64, 64, 3), 127, np.uint8))
+
+
+@torch.no_grad()
+def test_the_noise_in_the_tokens_is_drawn_as_all_else_is(pipeline, astronaut):
+    _, (face,) = pipeline.find_faces([Photo.open(astronaut)], None)
+
+    def tokens(generator=None, key=None):
+        pipeline.read_manifestations([face], [pipeline.draw_seed(face, generator, key and SurrogateIdentity(key))])
+        return face.seen.tokens
+
+    assert torch.equal(tokens(seeded(1)), tokens(seeded(1)))
+    assert not torch.equal(tokens(seeded(1)), tokens(seeded(2)))
+    assert not torch.equal(tokens(), tokens())
+    face.pseudonym = "P-1"
+    assert torch.equal(tokens(key=b"a" * 16), tokens(seeded(1), key=b"a" * 16))
+    assert not torch.equal(tokens(key=b"a" * 16), tokens(key=b"b" * 16))
 
 
 def test_an_unknown_sign_is_told_the_nearest_names(pipeline, astronaut):

@@ -38,10 +38,10 @@ def redraw(
         for image, points in zip(images, landmarks, strict=True)
     ]
     _, faces = pipeline.find_faces(photos, boxes)
-    pipeline.read_manifestations(faces)
+    generator = torch.Generator().manual_seed(seed)
+    pipeline.read_manifestations(faces, [pipeline.draw_seed(face, generator) for face in faces])
     pipeline.plan_preservation(faces, None, [None] * len(photos))
     pipeline.embed_sources(faces)
-    generator = torch.Generator().manual_seed(seed)
     surrogates = torch.stack([pipeline.draw_surrogate(face, generator) for face in faces])
     config = pipeline.config
     pipeline.generate(faces, surrogates, config.num_inference_steps, config.guidance_scale, 0.0, None)
