@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils.parametrizations import spectral_norm
+
+_GROUPS = 8
+_LOUDER = 8.0
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges each patch of 70 px by itself (Isola et al., arXiv:1611.07004), with spectral norm (arXiv:1802.05957).
+    """Judges each patch of 70 px by itself (Isola et al., arXiv:1611.07004).
 
     Args:
         widths (`tuple[int, ...]`, *optional*):
@@ -19,18 +21,26 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 128)):
         super().__init__()
-        pairs = zip((3, *widths[:-1]), widths, strict=True)
+        pairs = zip((6, *widths[:-1]), widths, strict=True)
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(*pair, 4, stride=1 if index == len(widths) - 1 else 2, padding=1))
+            nn.Sequential(
+                nn.Conv2d(*pair, 4, stride=1 if index == len(widths) - 1 else 2, padding=1),
+                # Of each picture by itself, unlike batch norm: the batch does not matter. The first layer sees colours.
+                nn.GroupNorm(min(_GROUPS, pair[1]), pair[1]) if index else nn.Identity(),
+                nn.LeakyReLU(0.2),
+            )
             for index, pair in enumerate(pairs)
         )
-        self.verdict = spectral_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.verdict = nn.Conv2d(widths[-1], 1, 4, padding=1)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Of images `[B, 3, S, S]` the features of each layer, and last the evidence `[B, 1, H, W]` for being real."""
+        # What is finer than its surroundings by itself, and louder: it is texture that is missing.
+        fine = images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+        images = torch.cat([images, _LOUDER * fine], 1)
         features = []
         for layer in self.layers:
-            images = F.leaky_relu(layer(images), 0.2)
+            images = layer(images)
             features.append(images)
         return *features, self.verdict(images)
 

@@ -57,7 +57,7 @@ class LatentCache:
             masks[index] = drawn
             holes = pair[torch.arange(variants) % 2] * (1.0 - torch.from_numpy(drawn)[:, None])
             with torch.no_grad():
-                latents = encode_images(vae, torch.cat([pair, holes]).to(device)).cpu().numpy()
+                latents = encode_images(vae, torch.cat([pair, holes]).to(device)).float().cpu().numpy()
             clean[index], masked[index] = latents[:2], latents[2:]
         done.touch()
         return cls(folder)

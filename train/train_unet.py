@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, DDIMScheduler, T2IAdapter, UNet2DConditionModel
-from harness import TrainingConfig, option, parse_config, train
+from harness import TrainingConfig, autocast, option, parse_config, train
 from latents import LatentCache
 from torchvision.utils import make_grid, save_image
 
@@ -116,7 +116,8 @@ class UNetTask:
         recognizer = DlibRecognizer()
         embeddings = self._cached_embeddings(output, folder, recognizer)
         self.prior = SurrogatePrior().fit(embeddings)
-        cache = LatentCache.build(output / "latents", folder, self.vae, config.variants, config.seed, device)
+        with autocast(config, device):
+            cache = LatentCache.build(output / "latents", folder, self.vae, config.variants, config.seed, device)
         self.dataset = MaskedFaces(folder, cache, self.prior.standardise(embeddings), config.seed)
         self.sample_weights = folder.group_weights(config.group_power)
         self.validation_identities = self.prior.standardise(face_embeddings(self.validation, recognizer))

@@ -104,6 +104,42 @@ def test_a_decoder_learns_textures_while_the_latents_stay(faces, configs, tmp_pa
         train_autoencoder.AutoencoderConfig(decoder_only=True)
 
 
+@torch.no_grad()
+def test_two_directions_come_to_tell_colours_while_the_others_stay(configs):
+    torch.manual_seed(0)
+    vae = AutoencoderDC.from_config(AutoencoderDC.load_config(configs / "vae"))
+    images = torch.rand(4, 3, 64, 64) * 2 - 1
+    colours = train_autoencoder.ColourDirections(vae, images)
+    latents = vae.encode(images).latent
+    unchanged = colours.losses(latents, images)
+    assert unchanged["elsewhere"] < 1e-9 < 0.1 < unchanged["colours"]
+    two, others = colours.directions[:, :2], colours.directions[:, 2:]
+    moved = latents + torch.einsum("cd,nhwd->nchw", two, torch.randn(*latents.movedim(1, -1).shape[:3], 2))
+    assert colours.losses(moved, images)["elsewhere"] < 1e-9
+    moved = latents + torch.einsum(
+        "cd,nhwd->nchw", others, torch.ones(*latents.movedim(1, -1).shape[:3], others.shape[1])
+    )
+    assert colours.losses(moved, images)["elsewhere"] == pytest.approx(1.0, rel=1e-4)
+    red, blue = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    red[:, 0], blue[:, 2] = 1.0, 1.0
+    told = [colours._opponents(each)[0, :, 0, 0].tolist() for each in (red, blue)]
+    assert told == [[1.0, 0.5], [-1.0, 0.5]]
+
+
+def test_colours_are_learned_in_the_latents_of_an_autoencoder(faces, configs, tmp_path):
+    autoencoder(faces, configs, tmp_path / "whole")
+    options = {"init_from": str(tmp_path / "whole" / "export"), "colour_directions": True, "max_train_steps": 40}
+    before = AutoencoderDC.from_pretrained(tmp_path / "whole" / "export")
+    after = autoencoder(faces, configs, tmp_path / "coloured", learning_rate=3e-3, validation_steps=20, **options)
+    assert after.config.scaling_factor == before.config.scaling_factor
+    folder = train_autoencoder.FaceFolder(faces, "train")
+    images = torch.stack([torch.from_numpy(folder.image(i).copy()).permute(2, 0, 1) / 127.5 - 1 for i in range(4)])
+    colours = train_autoencoder.ColourDirections(before, images)
+    with torch.no_grad():
+        first, last = (colours.losses(vae.encode(images).latent, images)["colours"] for vae in (before, after))
+    assert last < 0.8 * first
+
+
 def test_each_side_of_the_discriminator_learns_from_its_own_losses():
     torch.manual_seed(0)
     discriminator = PatchDiscriminator((4, 8, 8))
