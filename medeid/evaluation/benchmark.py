@@ -1,0 +1,270 @@
+"""The benchmark: every method on the same patients, measured in the same way, and everything kept in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..data.build import write_file
+from ..data.sources import Skipped, fingerprint
+from ..manifestations.encoder import ManifestationEncoder
+from ..pipeline import MedicalDeIDPipeline
+from ..types import WHOLE_FACE
+from .classical import KSameAverage
+from .cohort import COHORT, PATIENTS, SPLIT, Cohort, OnProgress, prepare_cohort
+from .measuring import Yardstick
+from .methods import Medeid, Method, create_method
+from .privacy import far_threshold, impostor_similarities
+from .report import write_report
+from .results import MethodFolder, run_method
+
+DEFAULT_METHODS = ("medeid", "blur", "pixelate", "mask", "eye-bar")
+FALSE_ACCEPT_RATE = 0.001
+
+_STATE_FILE = "benchmark.json"
+_FOLDER_NAME = re.compile(r"\w[\w.+-]*")
+_NAME_DIGITS = 6  # of a digest that tells apart methods whose names do not do for folders
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method in a benchmark.
+
+    Attributes:
+        label (`str`): What tables and its folder call it.
+        method (`Method`): The method.
+        privacy (`float`, *optional*): Its privacy level if it is this package's own.
+    """
+
+    label: str
+    method: Method
+    privacy: float | None
+
+
+def run_benchmark(
+    faces: Path,
+    out: Path,
+    methods: Sequence[str | Method] = DEFAULT_METHODS,
+    count: int = 200,
+    seed: int = 0,
+    pipeline: MedicalDeIDPipeline | None = None,
+    judge: ManifestationEncoder | None = None,
+    jobs: int = 1,
+    on_progress: OnProgress = lambda stage, done, total: None,
+    on_skip: Callable[[Skipped], None] = lambda skipped: None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measures methods of de-identification on simulated patients.
+
+    After an interruption the same call goes on where it was. Results of a method that are there are not made again,
+    but always measured anew.
+
+    Args:
+        faces (`Path`):
+            Folder of aligned crops with a split `validation` (see [`FaceFolder`]) or of photos. It is only read.
+        out (`Path`):
+            Folder of the benchmark: new, empty, or one that was begun with the same faces, model, number and seed.
+        methods (`Sequence[str or Method]`, *optional*):
+            Names for [`create_method`], or methods of your own.
+        count (`int`, *optional*, defaults to 200):
+            Number of patients.
+        seed (`int`, *optional*, defaults to 0):
+            The same seed gives the same figures.
+        pipeline (`MedicalDeIDPipeline`, *optional*):
+            The model of `"medeid"`, whose networks find landmarks and read signs for all methods; medeid-tiny by
+            default.
+        judge (`ManifestationEncoder`, *optional*):
+            Reads the signs a second time. It should have been trained on originals only, apart from the pipeline's.
+        jobs (`int`, *optional*, defaults to 1):
+            Number of processes that simulate patients.
+        on_progress (`Callable`, *optional*):
+            Called with what is being done, how much of it is done, and of how much.
+        on_skip (`Callable`, *optional*):
+            Called with each picture of the faces that cannot be used.
+
+    Returns:
+        `tuple[dict, dict]`: what is in `results.json` (what was measured on, and under `methods` the figures of each,
+        see [`Yardstick.measure`]) and in `timing.json`. A method that fails on some photos, or all, does not touch the
+        others.
+
+    Raises:
+        `ValueError`: the folders cannot be used, there are too few faces, or a method has no such name or lacks what it
+            needs.
+        `OSError`: `out` cannot be written to.
+    """
+    # 1. Check the inputs
+    if pipeline is None:
+        pipeline = MedicalDeIDPipeline.from_pretrained("medeid-tiny")
+    pipeline.set_progress_bar_config(disable=True)
+    _check_names(methods, pipeline)
+    _check_folders(faces, out)
+    made_of = {
+        "medeid": __version__,
+        "faces": fingerprint(faces),
+        "patients": count,
+        "seed": seed,
+        "model": _pipeline_digest(pipeline),
+    }
+    is_new = _claim_folder(out, made_of)
+
+    # 2. Make the patients, and enter the methods
+    try:
+        cohort = prepare_cohort(faces, out, count, seed, pipeline, _check_far, jobs, on_progress, on_skip)
+    except ValueError:
+        if is_new:
+            shutil.rmtree(out / COHORT, ignore_errors=True)
+            (out / _STATE_FILE).unlink()
+        raise
+    entries = _enter(methods, pipeline, cohort)
+
+    # 3. Let each method de-identify, and measure what it made
+    yardstick = Yardstick(cohort, pipeline, judge, FALSE_ACCEPT_RATE, on_progress)
+    figures, timing = {}, {}
+    for entry in entries:
+        folder = MethodFolder(out / entry.label)
+        run_method(entry.method, cohort.tasks, folder, partial(on_progress, f"De-identifying by {entry.label}"))
+        figures[entry.label] = yardstick.measure(folder, entry.privacy, f"Measuring {entry.label}")
+        timing[entry.label] = _timing(folder, cohort)
+        _write_json(folder.root / "figures.json", figures[entry.label])
+
+    # 4. Tell all together
+    results = made_of | {"settings": _settings(yardstick, judge), "cohort": _sizes(cohort), "methods": figures}
+    _write_json(out / "results.json", results)
+    _write_json(out / "timing.json", timing)
+    write_report(out, results, timing)
+    return results, timing
+
+
+def _check_names(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline) -> None:
+    """A wrong name should be told before anything is made."""
+    if not methods:
+        raise ValueError("`methods` is empty; name at least one.")
+    labels = []
+    for each in methods:
+        if each == KSameAverage.name:  # it needs the faces of other people, which are not there yet
+            labels.append(KSameAverage.name)
+        else:
+            labels.append(_label(create_method(each, pipeline).name if isinstance(each, str) else each.name))
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"`methods` names {', '.join(twice)} twice; name each method once.")
+
+
+def _check_folders(faces: Path, out: Path) -> None:
+    if not faces.is_dir():
+        raise ValueError(f"FACES {faces}: there is no such folder; give one with aligned crops or photos.")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"OUT {out}: is a file; choose another name for the folder.")
+    if faces.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(f"OUT {out}: lies inside of FACES, which is only read; choose another folder.")
+
+
+def _claim_folder(out: Path, made_of: dict[str, Any]) -> bool:
+    """Writes into a new folder what its results are made of, else checks that; returns whether it is a new one."""
+    path = out / _STATE_FILE
+    if not path.is_file():
+        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+            raise ValueError(f"OUT {out}: is not empty, and no benchmark was begun in it; choose another folder.")
+        _write_json(path, made_of)
+        return True
+    try:
+        begun = json.loads(path.read_text())
+        other = [name for name, value in made_of.items() if begun.get(name) != value]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: is damaged ({error!r}); choose another folder.") from error
+    if other:
+        told = "; ".join(f"{name} was {begun.get(name)} and is {made_of[name]}" for name in other)
+        raise ValueError(
+            f"OUT {out}: holds a benchmark that was begun otherwise ({told}). "
+            "Give the same arguments to go on with it, or choose another folder."
+        )
+    return False
+
+
+def _check_far(subjects: Sequence[str]) -> None:
+    """Raises if faces of these subjects have too few pairs to calibrate a verification on."""
+    pairs = impostor_similarities(torch.zeros(len(subjects), 1), subjects)
+    try:
+        far_threshold(pairs, FALSE_ACCEPT_RATE)
+    except ValueError as error:
+        raise ValueError(
+            f"FACES: the split {SPLIT} has {len(subjects)} faces of {len(set(subjects))} people, which is too few to "
+            f"calibrate a verification on: {error}"
+        ) from error
+
+
+def _enter(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline, cohort: Cohort) -> list[Entry]:
+    entries = []
+    for each in methods:
+        method = create_method(each, pipeline, cohort.reference) if isinstance(each, str) else each
+        privacy = None
+        if isinstance(method, Medeid):
+            privacy = WHOLE_FACE if method.name == "medeid" else float(method.name.removeprefix("medeid-"))
+        entries.append(Entry(_label(method.name), method, privacy))
+    return entries
+
+
+def _label(name: str) -> str:
+    """A method's name if it does for a folder; else its words without their folders, and a digest of the whole."""
+    if _FOLDER_NAME.fullmatch(name) and name not in (PATIENTS, COHORT):
+        return name
+    words = [word.rpartition("/")[2] for word in name.split() if "{" not in word]
+    plain = "-".join(re.findall(r"[\w.+]+", " ".join(words)))
+    return f"{plain or 'method'}-{hashlib.sha256(name.encode()).hexdigest()[:_NAME_DIGITS]}"
+
+
+def _pipeline_digest(pipeline: MedicalDeIDPipeline) -> str:
+    """What tells one model from another, wherever it lies."""
+    settings = {name: value for name, value in pipeline.config.items() if isinstance(value, (int, float))}
+    scheduler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    modules = [part for _, part in sorted(pipeline.components.items()) if isinstance(part, torch.nn.Module)]
+    return _digest(json.dumps([settings, scheduler], sort_keys=True, default=str), *modules)
+
+
+def _digest(text: str, *modules: torch.nn.Module) -> str:
+    digest = hashlib.sha256(text.encode())
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _settings(yardstick: Yardstick, judge: ManifestationEncoder | None) -> dict[str, Any]:
+    return {
+        "false_accept_rate": FALSE_ACCEPT_RATE,
+        "recognizers": sorted({attack.name for attack in yardstick.attacks}),
+        "encoders": list(yardstick.encoders),
+        "judge": None if judge is None else _digest("", judge),
+    }
+
+
+def _sizes(cohort: Cohort) -> dict[str, Any]:
+    """What was measured on, in numbers."""
+    known = [cohort.patients.subjects, cohort.visits.subjects, cohort.originals.subjects]
+    return {
+        "subjects": len(np.unique(cohort.patients.subjects)),
+        "healthy": sum(not findings for findings in cohort.rows["findings"]),
+        "gallery": {"photos": sum(map(len, known)), "subjects": len(np.unique(np.concatenate(known)))},
+        "tasks": {task.name: len(task.people) for task in cohort.tasks},
+    }
+
+
+def _timing(folder: MethodFolder, cohort: Cohort) -> dict[str, Any]:
+    """Not in the results, as it differs from run to run."""
+    seconds = [each.seconds for task in cohort.tasks for each in folder.outcomes(task) if each.status != "failed"]
+    return {"photos": len(seconds), "seconds_a_photo": round(float(np.mean(seconds)), 3) if seconds else None}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
