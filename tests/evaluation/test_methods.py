@@ -109,18 +109,6 @@ def test_an_alias_is_always_the_same_person_and_under_another_key_another(pipeli
     assert change(image, first)[face].mean() > 10
 
 
-def test_what_a_model_draws_from_the_generator_of_torch_is_told_by_alias_and_photo(light_face, dark_face):
-    def drawing(photo, boxes, **arguments):
-        return [torch.randint(256, photo.shape, dtype=torch.uint8).numpy()], [], []
-
-    photos = [light_face[0], light_face[0], light_face[0], dark_face[0]]
-    state = torch.get_rng_state()
-    first, again, *others = Medeid(drawing)(photos, [box_of(light_face[1])] * 4, [ALIAS, ALIAS, OTHER_KEY, ALIAS])
-    assert np.array_equal(first, again)
-    assert not any(np.array_equal(first, other) for other in others)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_a_withheld_photo_costs_no_other(light_face, dark_face):
     def withholding(photo, boxes, **arguments):
         if np.array_equal(photo, light_face[0]):
