@@ -28,12 +28,11 @@ from medeid.evaluation.outputs import distinct_faces, read_both_ways
 from medeid.evaluation.utility import dice_scores, expected_calibration_error, f1_scores
 from medeid.manifestations.close_ups import CloseUp, CloseUpOutput
 from medeid.manifestations.encoder import ManifestationEncoder
-from medeid.manifestations.taxonomy import LABELS, MIRRORED_LABELS, TAXONOMY
+from medeid.manifestations.taxonomy import APPEARANCE, LABELS, MIRRORED_LABELS
 
 logger = logging.getLogger(__name__)
 
 _LEAST_AREA = 16.0  # px of a mask, which smaller ones count for
-APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
 
 
 @dataclass

@@ -301,7 +301,11 @@ def build_set(
         ValueError: if the folders cannot be used, or there is no face at all.
         OSError: if `out` cannot be written to.
     """
-    _check_folders(faces, out, jobs)
+    if jobs < 1:
+        raise ValueError(f"`jobs` must be at least 1, but is {jobs}.")
+    check_folders(faces, out)
+    if not is_face_folder(faces) and not find_photos(faces):
+        raise ValueError(f"FACES {faces}: holds no pictures; give a folder with photos or aligned crops.")
     arguments = _arguments(faces, options)
     plan, num_skipped = _read_state(out, arguments)
     missing = list(range(options.count)) if plan is None else _missing(out, plan)
@@ -309,7 +313,7 @@ def build_set(
     if plan is None or missing:
         out.mkdir(parents=True, exist_ok=True)
         try:
-            sources, skipped = _read_sources(faces, out, options.size, on_progress)
+            sources, skipped = read_sources(faces, out / _WORK_FOLDER / "faces", options.size, on_progress)
         except ValueError:
             if plan is None:
                 shutil.rmtree(out / _WORK_FOLDER, ignore_errors=True)
@@ -329,17 +333,14 @@ def build_set(
     return BuildResult(plan.counts, len(missing), num_skipped)
 
 
-def _check_folders(faces: Path, out: Path, jobs: int) -> None:
-    if jobs < 1:
-        raise ValueError(f"`jobs` must be at least 1, but is {jobs}.")
+def check_folders(faces: Path, out: Path) -> None:
+    """Raises a `ValueError` if there are no faces to read, or `out` would be a file or among them."""
     if not faces.is_dir():
         raise ValueError(f"FACES {faces}: there is no such folder; give one with photos or aligned crops.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"OUT {out}: is a file; choose another name for the folder.")
     if faces.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"OUT {out}: lies inside of FACES, which is only read; choose another folder.")
-    if not is_face_folder(faces) and not find_photos(faces):
-        raise ValueError(f"FACES {faces}: holds no pictures; give a folder with photos or aligned crops.")
 
 
 def _arguments(faces: Path, options: BuildOptions) -> dict:
@@ -375,12 +376,12 @@ def _write_state(out: Path, arguments: dict, plan: Plan, num_skipped: int) -> No
     write_file(out / _BUILD_FILE, (json.dumps(state, indent=1) + "\n").encode())
 
 
-def _read_sources(
-    faces: Path, out: Path, size: int, on_progress: Callable[[str, int, int], None]
+def read_sources(
+    faces: Path, cut: Path, size: int, on_progress: Callable[[str, int, int], None]
 ) -> tuple[SourceFaces, list[Skipped]]:
+    """The usable faces of a folder, and the pictures that are not; of photos they are cut out into `cut` first."""
     skipped: list[Skipped] = []
     if not is_face_folder(faces):
-        cut = out / _WORK_FOLDER / "faces"
         cut_faces(find_photos(faces), faces, cut, size, partial(on_progress, "Finding faces"))
         faces, skipped = cut, read_skipped(cut)
     sources = SourceFaces(faces, size, partial(on_progress, "Reading faces"))

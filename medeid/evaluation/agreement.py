@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from ..manifestations.encoder import ManifestationEncoder
-from ..manifestations.taxonomy import LABELS, TAXONOMY
+from ..manifestations.taxonomy import APPEARANCE, LABELS, TAXONOMY
 from .utility import cohens_kappa, dice_scores, mean_told
 
-_APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
 _BATCH = 16
 
 
@@ -50,7 +49,7 @@ def read_signs(encoder: ManifestationEncoder, crops: np.ndarray) -> Signs:
         images = torch.from_numpy(crops[start : start + _BATCH]).permute(0, 3, 1, 2)
         output = encoder(images.to(encoder.device, encoder.dtype) / 255.0)
         claimed = output.logits.sigmoid() > encoder.threshold
-        read = (claimed, output.severities.float(), output.mask_logits[:, _APPEARANCE] > 0, output.features.float())
+        read = (claimed, output.severities.float(), output.mask_logits[:, APPEARANCE] > 0, output.features.float())
         parts.append([value.cpu() for value in read])
     claims, severities, masks, features = (torch.cat(part) for part in zip(*parts, strict=True))
     return Signs(claims.numpy(), severities.numpy(), masks.numpy(), features)
@@ -100,7 +99,7 @@ def _dice_by_sign(before: Signs, after: Signs) -> dict[str, float]:
     """Mean overlap of the masks over the faces that a sign is read on before, for each sign that is on any."""
     names = list(TAXONOMY)
     dice = {}
-    for place, number in enumerate(_APPEARANCE):
+    for place, number in enumerate(APPEARANCE.tolist()):
         labels = [index for index, label in enumerate(LABELS) if label.partition(":")[0] == names[number]]
         faces = before.claimed[:, labels].any(1) & before.masks[:, place].any((1, 2))
         if faces.any():

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..data.build import write_file
+from ..data.build import check_folders, write_file
 from ..data.sources import Skipped, fingerprint
 from ..manifestations.encoder import ManifestationEncoder
 from ..pipeline import MedicalDeIDPipeline
-from ..types import WHOLE_FACE
 from .classical import KSameAverage
 from .cohort import COHORT, PATIENTS, SPLIT, Cohort, OnProgress, prepare_cohort
 from .measuring import Yardstick
@@ -107,7 +106,7 @@ def run_benchmark(
         pipeline = MedicalDeIDPipeline.from_pretrained("medeid-tiny")
     pipeline.set_progress_bar_config(disable=True)
     _check_names(methods, pipeline)
-    _check_folders(faces, out)
+    check_folders(faces, out)
     made_of = {
         "medeid": __version__,
         "faces": fingerprint(faces),
@@ -160,15 +159,6 @@ def _check_names(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline)
         raise ValueError(f"`methods` names {', '.join(twice)} twice; name each method once.")
 
 
-def _check_folders(faces: Path, out: Path) -> None:
-    if not faces.is_dir():
-        raise ValueError(f"FACES {faces}: there is no such folder; give one with aligned crops or photos.")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"OUT {out}: is a file; choose another name for the folder.")
-    if faces.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f"OUT {out}: lies inside of FACES, which is only read; choose another folder.")
-
-
 def _claim_folder(out: Path, made_of: dict[str, Any]) -> bool:
     """Writes into a new folder what its results are made of, else checks that; returns whether it is a new one."""
     path = out / _STATE_FILE
@@ -207,9 +197,7 @@ def _enter(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline, cohor
     entries = []
     for each in methods:
         method = create_method(each, pipeline, cohort.reference) if isinstance(each, str) else each
-        privacy = None
-        if isinstance(method, Medeid):
-            privacy = WHOLE_FACE if method.name == "medeid" else float(method.name.removeprefix("medeid-"))
+        privacy = method.privacy if isinstance(method, Medeid) else None
         entries.append(Entry(_label(method.name), method, privacy))
     return entries
 

@@ -6,16 +6,15 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
-from ..data.build import BuildOptions, build_set, write_file
+from ..data.build import BuildOptions, build_set, read_sources, write_file
 from ..data.faces import FaceFolder
 from ..data.mema import load_mema
-from ..data.sources import Skipped, SourceFaces, cut_faces, find_photos, is_face_folder, read_skipped
+from ..data.sources import Skipped, SourceFaces, is_face_folder
 from ..faces.mesh import OVAL, points5_from_mesh, scale_points
 from ..pipeline import MedicalDeIDPipeline
 from ..types import FaceBox, FaceCrop
@@ -164,7 +163,9 @@ def prepare_cohort(
     # Those who come last tell that all are there.
     sources = None
     if not is_face_folder(folder / "others"):
-        sources = _read_sources(faces, folder, size, on_progress, on_skip)
+        sources, skipped = read_sources(faces, folder / "cut", size, on_progress)
+        for each in skipped:
+            on_skip(each)
         _copy_originals(sources, folder / "originals", faces, check)
     options = BuildOptions(count, seed, size=size)
     build_set(folder / "originals", out / PATIENTS, options, jobs, on_progress)
@@ -183,21 +184,6 @@ def prepare_cohort(
         _reference(folder / "reference", size),
         seed,
     )
-
-
-def _read_sources(
-    faces: Path, folder: Path, size: int, on_progress: OnProgress, on_skip: Callable[[Skipped], None]
-) -> SourceFaces:
-    """The usable faces of a folder, which are cut out of photos first if it holds these."""
-    skipped: list[Skipped] = []
-    if not is_face_folder(faces):
-        cut = folder / "cut"
-        cut_faces(find_photos(faces), faces, cut, size, partial(on_progress, "Finding faces"))
-        faces, skipped = cut, read_skipped(cut)
-    sources = SourceFaces(faces, size, partial(on_progress, "Reading faces"))
-    for each in (*skipped, *sources.skipped):
-        on_skip(each)
-    return sources
 
 
 def _usable(sources: SourceFaces, split: str) -> list[int]:

@@ -59,15 +59,12 @@ def asymmetries(landmarks: torch.Tensor) -> torch.Tensor:
         `torch.Tensor`: `[N, 3]` in inter-ocular distances. The gaze of an eye is the place of its iris from the mean of
         its lids, to the image's right.
     """
-    sides = []
-    for eye, iris in ((LEFT_EYE, LEFT_IRIS), (RIGHT_EYE, RIGHT_IRIS)):
-        lids = landmarks[:, list(eye), :2]
-        aperture = (lids[:, 1:8] - lids[:, 9:].flip(1)).norm(dim=-1).mean(1)
-        gaze = landmarks[:, iris[0], 0] - lids[..., 0].mean(1)
-        sides.append(torch.stack([aperture, gaze], 1))
+    right_aperture, left_aperture = lid_apertures(landmarks).unbind(1)
+    right_gaze, left_gaze = (landmarks[:, iris[0], 0] - landmarks[:, list(eye), 0].mean(1) for eye, iris in _EYES)
     right_corner, left_corner = (landmarks[:, corner, 1] for corner in MOUTH_CORNERS)
-    differences = torch.cat([sides[0] - sides[1], (left_corner - right_corner)[:, None]], 1)
-    return differences / inter_ocular_distance(landmarks)[:, None]
+    unit = inter_ocular_distance(landmarks)
+    gaze, mouth = (left_gaze - right_gaze) / unit, (left_corner - right_corner) / unit
+    return torch.stack([left_aperture - right_aperture, gaze, mouth], 1)
 
 
 def slopes(seen: torch.Tensor, true: torch.Tensor) -> dict[str, float]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from ..data.mema import load_mema
 from ..identity.recognizer import Recognizer, load_recognizers
 from ..manifestations.encoder import ManifestationEncoder
-from ..manifestations.taxonomy import LABELS, TAXONOMY
+from ..manifestations.taxonomy import APPEARANCE, LABELS, TAXONOMY
 from ..pipeline import PACKAGED_WEIGHTS
 from .calibration import calibrate, calibration_half, is_calibrated
 from .fairness import macro_f1_by_group, patient_groups
@@ -36,7 +36,6 @@ PACKAGED_ENCODER = PACKAGED_WEIGHTS / "medeid-tiny"
 _TIMED_CALLS = 20
 _DRAWS = 5  # of tokens that are probed for identity, of each face
 _EMBEDDED_AT_ONCE = 64
-_APPEARANCE = [number for number, row in enumerate(TAXONOMY.values()) if row.channels[0] == "appearance"]
 
 
 def measure(encoder: ManifestationEncoder, rows: Dataset, recognizers: list[Recognizer]) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def scores(outputs: EncoderOutputs, probabilities: np.ndarray, claimed: np.ndarr
     healthy = ~labels.any(1)
     return {
         "macro_f1": mean_told(f1),
-        "dice_appearance": mean_told(dice[_APPEARANCE]),
+        "dice_appearance": mean_told(dice[APPEARANCE]),
         "severity_error": mean_told(np.abs(outputs.severities - outputs.true_severities)[labels]),
         "calibration_error": expected_calibration_error(probabilities, labels),
         "healthy_claimed": mean_told(claimed[healthy].sum(1) > 0),

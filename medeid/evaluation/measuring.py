@@ -26,7 +26,7 @@ from .attacks import Attack, Findings
 from .cohort import Cohort, OnProgress
 from .fairness import patient_groups
 from .geometry import geometry_errors
-from .quality import frechet_distance, kernel_distance, outside_change, seam_visibility
+from .quality import frechet_distance, kernel_distance, outside_change, picture_features, seam_visibility
 from .results import MethodFolder, Released
 from .utility import cohens_kappa, colour_change, mean_told
 
@@ -79,7 +79,7 @@ class Yardstick:
             self._on_progress(stage, len(whom) + len(self._before), steps)
             self._before[name] = read_signs(encoder, cohort.patients.photos)
         others = cohort.others if len(cohort.others) > 1 else cohort.originals
-        self._other_features = read_signs(pipeline.manifestation_encoder, others.photos).features
+        self._other_features = picture_features(pipeline.manifestation_encoder, others.photos)
         self._groups = {name: np.array(values) for name, values in patient_groups(cohort.rows).items()}
         self._on_progress(stage, steps, steps)
 

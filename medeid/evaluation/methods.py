@@ -119,14 +119,14 @@ class Medeid(PhotoByPhoto):
         if not 0.0 < privacy <= 1.0:
             raise ValueError(f"`privacy` must lie in (0, 1], got {privacy}.")
         self.name = "medeid" if privacy == WHOLE_FACE else f"medeid-{privacy:g}"
-        self._pipeline, self._privacy = pipeline, privacy
+        self._pipeline, self.privacy = pipeline, privacy
 
     def hide(self, photo: np.ndarray, box: FaceBox, alias: Alias) -> np.ndarray | None:
         try:
             (result,), _, _ = self._pipeline(
                 photo,
                 [[box]],
-                privacy=self._privacy,
+                privacy=self.privacy,
                 surrogate_identity=alias.surrogate,
                 pseudonym=alias.pseudonym,
                 return_dict=False,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..data.build import Plan, write_file
 from .cohort import PATIENTS, SPLIT
-from .summary import Row, chance_text, main_rows, number, rate
+from .summary import SECONDS, chance_text, main_rows, number, rate
 
 _PICTURE = 144  # px
 _QUALITY = 85
@@ -98,8 +98,7 @@ def _main_table(results: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         (row.title, chance_text(row, methods), *(row.text(figures) for figures in methods.values()))
         for row in main_rows(results)
     ]
-    seconds = Row("seconds a photo", ("seconds_a_photo",), number)
-    rows.append((seconds.title, "", *(seconds.text(timing[name]) for name in methods)))
+    rows.append((SECONDS.title, "", *(SECONDS.text(timing[name]) for name in methods)))
     return _table(("figure", "luck", *methods), rows)
 
 

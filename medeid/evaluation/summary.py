@@ -57,6 +57,9 @@ def number(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # adding 0 takes the sign from -0
 
 
+SECONDS = Row("seconds a photo", ("seconds_a_photo",), number)  # of what is in timing.json
+
+
 def main_rows(results: Mapping[str, Any]) -> list[Row]:
     """The rows of a benchmark's main table; of some there is one for each recognizer or reader of signs."""
     rows = [Row(f"photos {status}", ("photos", status), str) for status in ("released", "withheld", "failed")]
@@ -129,8 +132,7 @@ def print_table(results: Mapping[str, Any], timing: Mapping[str, Any], console: 
         cells = [row.text(figures) for figures in methods.values()]
         if any(cell != "-" for cell in cells):
             table.add_row(row.title, chance_text(row, methods), *cells)
-    seconds = Row("seconds a photo", ("seconds_a_photo",), number)
-    table.add_row(seconds.title, "", *(seconds.text(timing[name]) for name in methods))
+    table.add_row(SECONDS.title, "", *(SECONDS.text(timing[name]) for name in methods))
     console.print(table)
     for name, figures in methods.items():
         for reason, count in figures["failures"].items():

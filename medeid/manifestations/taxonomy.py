@@ -274,6 +274,8 @@ LABELS: tuple[str, ...] = tuple(
     for row in _TABLE
     for label in ((f"{row.name}:left", f"{row.name}:right") if row.lateral else (row.name,))
 )  # fmt: skip
+# The numbers of the signs that are kept by their pixels, and so have masks that count.
+APPEARANCE: np.ndarray = np.flatnonzero([row.channels[0] == "appearance" for row in TAXONOMY.values()])
 _LABEL_INDEX = {label: index for index, label in enumerate(LABELS)}
 _OTHER_SIDE = {":left": ":right", ":right": ":left"}
 # For each label the index of the one that it becomes in a mirror image.

@@ -2,24 +2,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from medeid.evaluation.overhead import measure
+from medeid.pipeline import PACKAGED_WEIGHTS
 
-UNET = {
-    "sample_size": 16,
-    "in_channels": 9,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "cross_attention_dim": 12,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
-}
+UNET = PACKAGED_WEIGHTS / "medeid-tiny" / "unet"
 
 
 def test_the_adapter_costs_its_parameters_and_some_time():
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(**UNET)
+    unet = UNet2DConditionModel.from_pretrained(UNET)
     figures = measure(unet, steps=2)
     assert figures["parameters"] == sum(parameter.numel() for parameter in unet.parameters())
     assert 0 < figures["adapter_parameters"] < figures["parameters"]
@@ -29,8 +18,7 @@ def test_the_adapter_costs_its_parameters_and_some_time():
 
 
 def test_the_unet_is_given_back_as_it_was():
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(**UNET)
+    unet = UNet2DConditionModel.from_pretrained(UNET)
     weights = {name: value.clone() for name, value in unet.state_dict().items()}
     measure(unet, steps=1)
     assert weights.keys() == unet.state_dict().keys()
