@@ -162,7 +162,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 key: kwargs.pop(key) for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs
             }
             path = Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
-        return super().from_pretrained(str(path), use_safetensors=True, **kwargs)
+        pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
+        pipeline.manifestation_encoder.fuse_batch_norms()
+        return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Saves every component in its own folder; the UNet's is that of a plain UNet."""

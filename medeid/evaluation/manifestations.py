@@ -191,7 +191,9 @@ def load_encoder(folder: Path) -> ManifestationEncoder:
     chosen = own if own.is_dir() else folder
     if not (chosen / "config.json").is_file():
         raise ValueError(f"no encoder is in {folder}. Give the folder that it was exported to.")
-    return ManifestationEncoder.from_pretrained(chosen).eval()
+    encoder = ManifestationEncoder.from_pretrained(chosen).eval()
+    encoder.fuse_batch_norms()  # as the pipeline reads with it
+    return encoder
 
 
 def _of_first_subjects(rows: Dataset, count: int) -> Dataset:

@@ -15,7 +15,12 @@ from medeid.manifestations.taxonomy import LABELS, TAXONOMY
 @pytest.fixture(scope="module")
 def encoder() -> ManifestationEncoder:
     torch.manual_seed(0)
-    return ManifestationEncoder(num_tokens=4, token_dim=16).eval()
+    encoder = ManifestationEncoder(num_tokens=4, token_dim=16).eval()
+    for part in encoder.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 2.0)
+    return encoder
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,31 @@ def test_saved_and_loaded(encoder, crops, tmp_path):
     encoder.save_pretrained(tmp_path)
     loaded = ManifestationEncoder.from_pretrained(tmp_path).eval()
     assert torch.equal(loaded(crops).logits, encoder(crops).logits)
+
+
+@torch.no_grad()
+def test_fused_it_answers_the_same_and_is_saved_as_it_was(encoder, crops, tmp_path):
+    plain = {name: value.clone() for name, value in encoder.state_dict().items()}
+    before = encoder(crops, torch.Generator().manual_seed(0))
+    encoder.fuse_batch_norms()
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.modules())
+    after = encoder(crops, torch.Generator().manual_seed(0))
+    for name in ("logits", "severities", "mask_logits", "tokens"):
+        torch.testing.assert_close(after[name], before[name], atol=1e-4, rtol=1e-4)
+
+    encoder.save_pretrained(tmp_path)
+    torch.testing.assert_close(ManifestationEncoder.from_pretrained(tmp_path).state_dict(), plain)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.modules())
+    encoder.unfuse_batch_norms()
+    torch.testing.assert_close(encoder.state_dict(), plain)
+
+
+def test_training_undoes_fusing(encoder):
+    encoder.fuse_batch_norms()
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.train().modules())
+    with pytest.raises(RuntimeError, match="eval"):
+        encoder.fuse_batch_norms()
+    encoder.eval()
 
 
 @torch.no_grad()
