@@ -73,6 +73,24 @@ SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by wh
 SIGN_ABSENT = 0.25  # of a sign's threshold: what is less probable is taken for absent, and not for a close call
 
 
+def find_model(pretrained_model_name_or_path: str | Path, **hub: Any) -> Path:
+    """The folder of a pipeline: `"medeid-tiny"` in the package, one of your own, or a repository's in the Hub's cache.
+
+    Args:
+        pretrained_model_name_or_path (`str` or `Path`):
+            What it is called.
+        hub:
+            For `huggingface_hub.snapshot_download`, where it is a repository.
+    """
+    path = Path(pretrained_model_name_or_path)
+    packaged = PACKAGED_WEIGHTS / path
+    if path.is_dir():
+        return path
+    if len(path.parts) == 1 and packaged.is_dir():
+        return packaged
+    return Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
+
+
 class MedicalDeIDPipeline(DiffusionPipeline):
     """De-identifies the faces in photos: each is replaced by that of a surrogate, a person who does not exist.
 
@@ -153,15 +171,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
         Other arguments are those of `DiffusionPipeline.from_pretrained`. Weights are read from safetensors only.
         """
-        path = Path(pretrained_model_name_or_path)
-        packaged = PACKAGED_WEIGHTS / path
-        if not path.is_dir() and len(path.parts) == 1 and packaged.is_dir():
-            path = packaged
-        elif not path.is_dir():
-            hub = {
-                key: kwargs.pop(key) for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs
-            }
-            path = Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
+        hub = {key: kwargs.pop(key) for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
+        path = find_model(pretrained_model_name_or_path, **hub)
         pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         pipeline.manifestation_encoder.fuse_batch_norms()
         return pipeline

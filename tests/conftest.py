@@ -19,6 +19,11 @@ from medeid.faces.mesh import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
 FACES = Path(__file__).parents[1] / "examples" / "faces"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=2, help="How often the run of a batch is killed.")
+    parser.addoption("--photos", type=int, default=4, help="Photos in that batch.")
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
     """uint8 [512, 512, 3]: a photo with one face, NASA, public domain."""

@@ -45,7 +45,7 @@ def test_a_photo_goes_in_and_a_photo_of_nobody_comes_out(photo, tmp_path):
     result = run("deid", photo, "-o", out, *QUICK)
     assert result.exit_code == 0, result.output
     assert "1 of 1 photos released" in result.output
-    assert sorted(path.name for path in out.iterdir()) == ["jane_doe.png", "records.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == ["audit.jsonl", "jane_doe.png", "records.jsonl"]
     assert photo.read_bytes() == before
     source, written = np.asarray(Image.open(photo)), np.asarray(Image.open(out / "jane_doe.png"))
     unchanged = (source == written).all(-1)
@@ -87,7 +87,8 @@ def test_whatever_is_wrong_with_a_photo_the_others_go_on(portrait, photo, tmp_pa
     }.items():
         (line,) = [line for line in result.output.splitlines() if path in line]
         assert message in line
-    assert sorted(path.name for path in out.iterdir()) == ["jane_doe.png", "records.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == ["audit.jsonl", "jane_doe.png", "records.jsonl", "withheld"]
+    assert "2 frames" in (out / "withheld" / "moving.txt").read_text()
     statuses = [record["status"] for record in records(out)]
     assert statuses.count("unusable") == 5 and statuses.count("no_face") == 2 and statuses[-1] == "released"
 
@@ -204,7 +205,7 @@ def test_signs_are_printed_and_drawn(photo, tmp_path):
     result = run("inspect", photo, missing, "-o", tmp_path / "signs")
     assert result.exit_code == 2 and "there is no such file" in result.output
     assert "jane_doe.jpg" in result.output and "probability" in result.output
-    (picture,) = (tmp_path / "signs").iterdir()
+    (picture,) = (tmp_path / "signs").glob("*.png")
     with Image.open(picture) as drawn:
         assert picture.name == "jane_doe.signs.png" and drawn.width == 512 and drawn.height > 512
     assert photo.read_bytes() == before
@@ -236,7 +237,9 @@ def test_a_patient_stays_the_same_person_under_a_key(photo, tmp_path, monkeypatc
     [
         (["--pseudonym", "P17"], "needs a key"),
         (["--pseudonym", " ", "--key-file", "key"], "is empty"),
-        (["--key-file", "key"], "is for --pseudonym"),
+        (["--names", "keyed"], "needs a key"),
+        (["--vault", "vault"], "needs a key"),
+        (["--recipient", "r.pub"], "is for --vault"),
         (["--pseudonym", "P17", "--key-file", "no.key"], "medeid keygen"),
     ],
 )

@@ -30,7 +30,8 @@ def benchmark(
         str,
         typer.Option(
             help="Methods, with commas: medeid, medeid-0.5 (a privacy level), original, blur, pixelate, mask, eye-bar, "
-            "k-same, deface, phi-anonymize-face."
+            "k-same, deface, phi-anonymize-face, inpaint:MODEL (an inpainting model of diffusers, a folder or a name "
+            "on the Hub)."
         ),
     ] = "medeid,blur,pixelate,mask,eye-bar",
     method_cmd: Annotated[
@@ -48,6 +49,14 @@ def benchmark(
         typer.Option(
             metavar="FOLDER",
             help="A second reader of signs, trained apart from the model: an encoder's folder, or that of a pipeline.",
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER_OR_NAME",
+            help="A CLIP model in open_clip's form, a folder or a name on the Hub: results are compared with photos in "
+            "its features, too.",
         ),
     ] = None,
     device: Device = "cpu",
@@ -71,8 +80,10 @@ def benchmark(
     # These import torch: not for --help.
     from ..data.sources import Skipped
     from ..evaluation.benchmark import run_benchmark
+    from ..evaluation.clip_features import ClipFeatures
     from ..evaluation.manifestations import load_encoder
-    from ..evaluation.methods import Command, Method
+    from ..evaluation.methods import Command
+    from ..evaluation.protocol import Method
     from ..evaluation.summary import print_table
     from ..pipeline import MedicalDeIDPipeline
 
@@ -85,9 +96,20 @@ def benchmark(
         named = [name.strip() for name in methods.split(",") if name.strip()]
         chosen: list[str | Method] = [*named, *(Command(each) for each in method_cmd or ())]
         reader = None if judge is None else load_encoder(judge)
+        features = None if clip is None else ClipFeatures(clip, device)
         with progress_bar() as progress:
             results, timing = run_benchmark(
-                faces, out, chosen, count, seed, pipeline, reader, num_cores(), stages(progress), skipped.append
+                faces,
+                out,
+                chosen,
+                count,
+                seed,
+                pipeline,
+                reader,
+                features,
+                num_cores(),
+                stages(progress),
+                skipped.append,
             )
     except KeyboardInterrupt:
         raise usage_error(f"interrupted; the same command goes on with {out}") from None

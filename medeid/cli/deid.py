@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-import json
+from concurrent.futures import BrokenExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..clinical.sources import Names, PhotoFile, name_results
+from ..identity.keys import InvalidKeyError, key_check
 from ..types import MAX_ATTEMPTS, WHOLE_FACE, OnFail
 from .app import app
-from .console import NOT_ALL_RELEASED, prepare_output, progress_bar, quiet, say, usage_error
-from .options import Boxes, Device, Model, output_names, parse_preserve, read_boxes, read_key, read_masks
+from .console import NOT_ALL_RELEASED, errors, prepare_output, progress_bar, quiet, say, usage_error
+from .options import (
+    Boxes,
+    Device,
+    Model,
+    Recursive,
+    find_key,
+    find_masks,
+    find_pseudonyms,
+    list_sources,
+    parse_preserve,
+    read_boxes,
+)
+
+if TYPE_CHECKING:
+    from ..clinical.audit import AuditLog
+    from ..clinical.run import Run
+    from ..clinical.vault import Vault
+
+AUDIT = "audit.jsonl"
 
 
 @app.command()
 def keygen(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the key.", show_default=False)],
+    recipient: Annotated[
+        bool,
+        typer.Option(
+            "--recipient",
+            help="Make a pair for opening vaults instead: FILE opens what is sealed for FILE.pub, which may be public.",
+        ),
+    ] = False,
 ) -> None:
     """Make a secret key for --pseudonym and write it to FILE, readable by you alone.
 
@@ -27,21 +55,29 @@ def keygen(
 
     Example: medeid keygen study.key && medeid deid visit1.jpg -o out/ --pseudonym P17 --key-file study.key
     """
-    from ..identity.keys import InvalidKeyError, write_key
+    from ..clinical.recipients import write_recipient
+    from ..identity.keys import write_key
 
     try:
-        write_key(file)
+        if recipient:
+            public = write_recipient(file)
+        else:
+            write_key(file)
     except InvalidKeyError as error:
         raise usage_error(str(error)) from error
     except OSError as error:
         raise usage_error(f"{file}: cannot be written to ({error.strerror}); choose another place") from error
-    print(f"a new key is in {file}; keep it secret, apart from the results, and for as long as the study lasts")
+    if recipient:
+        print(f"{public} is for those who seal; keep {file} secret, as it opens what they have sealed")
+    else:
+        print(f"a new key is in {file}; keep it secret, apart from the results, and for as long as the study lasts")
 
 
 @app.command()
 def deid(
     photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Photos to de-identify.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="PHOTO...", help="Photos to de-identify, or folders of them.", show_default=False),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the results.", show_default=False)],
     model: Model = "medeid-tiny",
@@ -66,6 +102,17 @@ def deid(
             "rosacea,ptosis:left. An unknown name gets the nearest ones."
         ),
     ] = "auto",
+    recursive: Recursive = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes, each with a model of its own (700 MB); the result is the same.")
+    ] = 1,
+    names: Annotated[
+        Names,
+        typer.Option(
+            help="What results are called: keep (as the photos), keyed (by a code under the key), or sequence (by "
+            "number). A file's name often is a patient's."
+        ),
+    ] = "keep",
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -81,9 +128,36 @@ def deid(
             "each time. Needs --key-file or MEDEID_KEY. Written nowhere."
         ),
     ] = None,
+    pseudonyms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="The same for many patients: a table with the columns photo (its path below PHOTO) and pseudonym. Who "
+            "is not in it becomes somebody new in each photo.",
+        ),
+    ] = None,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="Secret key for --pseudonym, as medeid keygen writes it. Without it MEDEID_KEY is read."),
+        typer.Option(
+            help="Secret key for --pseudonym, --pseudonyms, --names keyed and --vault, as medeid keygen writes it; it "
+            "also seals the audit log. Without it MEDEID_KEY is read."
+        ),
+    ] = None,
+    vault: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Seal the sources of all released photos into this file, encrypted, so that medeid reveal can restore "
+            "them under the key, or by a --recipient. Nothing of a source is kept otherwise.",
+        ),
+    ] = None,
+    recipient: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.pub",
+            help="Who may open the vault, too: the public half that medeid keygen --recipient has made. Can be given "
+            "several times.",
+        ),
     ] = None,
     max_attempts: Annotated[
         int, typer.Option(min=1, help="Surrogates that are tried for a face that fails verification.")
@@ -96,60 +170,139 @@ def deid(
 ) -> None:
     """Replace every face in each PHOTO by that of somebody who does not exist.
 
-    Writes OUT/NAME.png, lossless and without metadata: everything but the face stays as it was to the bit.
-    What was done is told in OUT/records.jsonl, without names.
+    Writes OUT/NAME.png, lossless and without metadata: everything but the face stays as it was to the bit. Of a
+    folder all pictures are taken, and the results lie in OUT as the photos do in it.
+    What was done is told in OUT/records.jsonl, without names, and in OUT/audit.jsonl, which nobody changes unseen
+    (medeid audit verify).
     Verification asks recognizers whether they still know the face, the encoder whether a sign is lost or has come
     up, and a detector whether there is a face. A photo that cannot be used, has no face or fails is not written
-    (--on-fail blur: the face is blurred instead); the others go on.
+    (--on-fail blur: the face is blurred instead), and OUT/withheld/NAME.txt says why; the others go on.
+    After an interruption the same command goes on where it was.
 
     Exit status: 0 all photos were released, 2 at least one was not, 1 wrong usage.
 
     Example: medeid deid photo.jpg -o out/
     """
-    given, masks, signs = read_boxes(boxes, photos), read_masks(mask, photos), parse_preserve(preserve)
-    key = read_key(pseudonym, key_file)
-    prepare_output(out)
+    options = {
+        "model": model,
+        "device": device,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "preserve": parse_preserve(preserve),
+        "seed": seed,
+        "identity_guidance_scale": identity_guidance,
+        "privacy": privacy,
+        "max_attempts": max_attempts,
+        "on_fail": on_fail,
+    }
     quiet()
-    from ..clinical.batch import Deidentifier  # imports torch and diffusers: not for --help
+    from ..clinical.audit import AuditError  # these import torch and diffusers: not for --help
+    from ..clinical.run import Run, RunError
+    from ..clinical.vault import VaultError
     from ..identity.surrogate import SurrogateIdentity
 
-    identity = None if key is None else SurrogateIdentity(key)
+    sources = list_sources(photos, recursive, out)
+    named = find_pseudonyms(pseudonym, pseudonyms, sources)
+    uses = {
+        "--pseudonym": pseudonym is not None,
+        "--pseudonyms": pseudonyms is not None,
+        "--names keyed": names == "keyed",
+        "--vault": vault is not None and not recipient,
+    }
+    key = find_key(key_file, [name for name, used in uses.items() if used])
+    if key_file is not None and not any(uses.values()):
+        note = "the key seals the audit log; every face is drawn anew, as there is no --pseudonym"
+        say(errors, "[bold yellow]note:[/]", note)
+    files = _photo_files(sources, names, key, named, read_boxes(boxes, sources), find_masks(mask, sources))
+    prepare_output(out)
+    identity = SurrogateIdentity(key) if key is not None and named else None
     try:
-        worker = Deidentifier(
-            model,
-            device,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            preserve=signs,
-            seed=seed,
-            surrogate_identity=identity,
-            pseudonym=pseudonym,
-            identity_guidance_scale=identity_guidance,
-            privacy=privacy,
-            max_attempts=max_attempts,
-            on_fail=on_fail,
-        )
+        run = Run(out, files, {**options, "key": None if key is None else key_check(key)})
+        if run.statuses:
+            note = f"going on: {len(run.statuses)} of {len(files)} photos were done before"
+            say(errors, "[bold yellow]note:[/]", note)
+        with _audit_log(out, options, key) as audit, _vault(vault, key, recipient) as opened:
+            _deidentify(run, {**options, "surrogate_identity": identity}, jobs, audit, opened)
+    except KeyboardInterrupt:
+        raise usage_error(f"interrupted; the same command goes on with {out}") from None
+    except BrokenExecutor as error:
+        raise usage_error("a process died; the same command goes on, with fewer --jobs if memory is short") from error
+    except RunError as error:
+        raise usage_error(str(error)) from error
+    except AuditError as error:
+        raise usage_error(f"{out / AUDIT}: {error}") from error
+    except VaultError as error:
+        raise usage_error(f"--vault {vault}: {error}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise usage_error(f"--model {model} --device {device}: {error}") from error
-    failures: list[str] = []
-    records_path = out / "records.jsonl"
-    with progress_bar() as progress, open(records_path, "w") as records:
-        task = progress.add_task("De-identifying", total=len(photos))
-        for index, (photo, name) in enumerate(zip(photos, output_names(photos), strict=True)):
-            result = worker.run(index, photo, out, name, given.get(photo), masks.get(photo))
-            records.write(json.dumps(asdict(result.record)) + "\n")
-            records.flush()
+    released = sum(status in ("released", "blurred") for status in run.statuses.values())
+    print(f"{released} of {len(files)} photos released to {out}")
+    if released < len(files):
+        raise typer.Exit(NOT_ALL_RELEASED)
+
+
+def _audit_log(out: Path, options: dict[str, Any], key: bytes | None) -> AuditLog:
+    from ..clinical.audit import AuditLog
+    from ..clinical.digests import model_sha256
+    from ..pipeline import find_model
+
+    folder = find_model(options["model"])
+    # The model's name may be a path that tells of the hospital: its digest says what it is.
+    settings = {name: value for name, value in options.items() if name != "model"}
+    return AuditLog.open(out / AUDIT, {**settings, "model_sha256": model_sha256(folder)}, key)
+
+
+def _vault(path: Path | None, key: bytes | None, recipients: list[Path] | None) -> Vault | AbstractContextManager[None]:
+    from ..clinical.recipients import read_recipient
+    from ..clinical.vault import Vault
+
+    if path is None:
+        if recipients:
+            raise usage_error(f"--recipient {recipients[0]}: is for --vault, which is not given")
+        return nullcontext()
+    try:
+        public = [read_recipient(each) for each in recipients or ()]
+    except InvalidKeyError as error:
+        raise usage_error(str(error)) from error
+    return Vault.open(path, key, public)
+
+
+def _photo_files(
+    sources: dict[str, Path],
+    names: Names,
+    key: bytes | None,
+    pseudonyms: dict[str, str],
+    boxes: dict[str, list],
+    masks: dict[str, Path],
+) -> list[PhotoFile]:
+    return [
+        PhotoFile(index, path, called, name, pseudonyms.get(called), boxes.get(called), masks.get(called))
+        for index, ((called, path), name) in enumerate(
+            zip(sources.items(), name_results(list(sources), names, key), strict=True)
+        )
+    ]
+
+
+def _deidentify(run: Run, options: dict[str, Any], jobs: int, audit: AuditLog, vault: Vault | None) -> None:
+    """Does what is left of a run, and tells what is to be told of it."""
+    from ..clinical.batch import deidentify_all
+
+    with progress_bar() as progress:
+        task = progress.add_task("De-identifying", total=len(run.photos), completed=len(run.statuses))
+        for photo, result in deidentify_all(run.left, run.out, options, jobs):
+            # In this order, so that what a kill leaves out is done once more: the record says that all is there.
+            if vault is not None and result.record.output_sha256:
+                vault.seal(result.record.output_sha256, photo.source.read_bytes())
+            audit.append({"source": audit.conceal(photo.called, photo.source), **asdict(result.record)})
+            run.add(photo, result.record, result.reason)
             if result.reason:
-                failures.append(f"{photo}: {result.reason}")
-                say(progress.console, "[bold red]not released:[/]", failures[-1])
+                say(progress.console, "[bold red]not released:[/]", f"{photo.source}: {result.reason}")
             elif result.record.status == "blurred":
-                note = f"{photo}: a face was blurred, as no surrogate passed verification"
+                note = f"{photo.source}: a face was blurred, as no surrogate passed verification"
                 say(progress.console, "[bold yellow]note:[/]", note)
             elif result.record.rejected:
-                note = f"{photo}: look at it, candidates for a face were left: {'; '.join(result.record.rejected)}"
+                rejected = "; ".join(result.record.rejected)
+                note = f"{photo.source}: look at it, candidates for a face were left: {rejected}"
                 say(progress.console, "[bold yellow]note:[/]", note)
             progress.advance(task)
-    released = len(photos) - len(failures)
-    print(f"{released} of {len(photos)} photos released to {out}")
-    if failures:
-        raise typer.Exit(NOT_ALL_RELEASED)
+    run.finish()

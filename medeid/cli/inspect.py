@@ -12,17 +12,20 @@ from rich.table import Table
 
 from .app import app
 from .console import NOT_ALL_USED, errors, prepare_output, quiet, say, usage_error
-from .options import Boxes, Device, Model, output_names, read_boxes
+from .options import Boxes, Device, Model, Recursive, list_sources, read_boxes
 
 
 @app.command()
 def inspect(
     photos: Annotated[
         list[Path],
-        typer.Argument(metavar="PHOTO...", help="Photos to look at; they are only read.", show_default=False),
+        typer.Argument(
+            metavar="PHOTO...", help="Photos to look at, or folders; they are only read.", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the pictures.")] = Path("signs"),
     model: Model = "medeid-tiny",
+    recursive: Recursive = False,
     device: Device = "cpu",
     boxes: Boxes = None,
 ) -> None:
@@ -36,24 +39,29 @@ def inspect(
 
     Example: medeid inspect photo.jpg -o signs/
     """
-    given = read_boxes(boxes, photos)
-    prepare_output(out)
     quiet()
     from ..clinical.inspection import Inspector
+    from ..clinical.sources import name_results
+
+    sources = list_sources(photos, recursive, out)
+    given = read_boxes(boxes, sources)
+    prepare_output(out)
 
     try:
         inspector = Inspector(model, device)
     except (OSError, ValueError, RuntimeError) as error:
         raise usage_error(f"--model {model} --device {device}: {error}") from error
     failures = 0
-    for photo, name in zip(photos, output_names(photos), strict=True):
+    for (called, photo), name in zip(sources.items(), name_results(list(sources), "keep"), strict=True):
+        target = out / f"{name}.signs.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            faces = inspector.run(photo, out / f"{name}.signs.png", given.get(photo))
+            faces = inspector.run(photo, target, given.get(called))
         except ValueError as error:
             failures += 1
             say(errors, "[bold red]not read:[/]", f"{photo}: {error}")
             continue
-        Console().print(_signs_table(photo.name, faces))
+        Console().print(_signs_table(called, faces))
     if failures:
         raise typer.Exit(NOT_ALL_USED)
 

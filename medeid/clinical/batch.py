@@ -1,7 +1,10 @@
-"""Many photos, one after the other: whatever is wrong with one, the others go on, and nothing unverified is written."""
+"""Many photos: whatever is wrong with one, the others go on, and nothing unverified is written."""
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from ..pipeline import MedicalDeIDPipeline, Preserve
 from ..records import FaceRecord, NoFaceFoundError, VerificationError
 from ..types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, OnFail
 from .images import ImageFileError, lossless_format, read_image, write_image
+from .sources import PhotoFile
 
 
 @dataclass
@@ -66,8 +70,6 @@ class Deidentifier:
             Makes each photo's result a function of the seed, its place in the run and its pixels.
         surrogate_identity (`SurrogateIdentity`, *optional*):
             See the pipeline.
-        pseudonym (`str`, *optional*):
-            Of the patient, if all photos are of one; see the pipeline.
         identity_guidance_scale, privacy, max_attempts, on_fail (*optional*):
             See the pipeline.
     """
@@ -81,7 +83,6 @@ class Deidentifier:
         preserve: Preserve = "auto",
         seed: int | None = None,
         surrogate_identity: SurrogateIdentity | None = None,
-        pseudonym: str | None = None,
         identity_guidance_scale: float | None = None,
         privacy: float = WHOLE_FACE,
         max_attempts: int = MAX_ATTEMPTS,
@@ -94,7 +95,6 @@ class Deidentifier:
             "guidance_scale": guidance_scale,
             "preserve": preserve,
             "surrogate_identity": surrogate_identity,
-            "pseudonym": pseudonym,
             "identity_guidance_scale": identity_guidance_scale,
             "privacy": privacy,
             "max_attempts": max_attempts,
@@ -109,37 +109,24 @@ class Deidentifier:
         state = np.random.SeedSequence((self.seed, index)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
-    def run(
-        self, index: int, source: Path, folder: Path, name: str, boxes: Any = None, mask: Path | None = None
-    ) -> FileResult:
-        """De-identifies one file into `folder / name` plus the suffix of a lossless format.
-
-        Args:
-            index (`int`):
-                Place of the photo in the run.
-            source (`Path`):
-                The photo; it is only read.
-            folder (`Path`):
-                Where the result goes.
-            name (`str`):
-                Stem of the result's file name.
-            boxes (`list`, *optional*):
-                Parsed JSON of the user's own faces, see [`parse_boxes`].
-            mask (`Path`, *optional*):
-                A picture of what is to stay, see the pipeline's `manifestation_mask`.
-        """
-        record = FileRecord(index, "unusable")
+    def run(self, photo: PhotoFile, out: Path) -> FileResult:
+        """De-identifies one file into `out / photo.name` plus the suffix of a lossless format."""
+        record = FileRecord(photo.index, "unusable")
         try:
-            image = read_image(source)
+            image = read_image(photo.source)
             image_format, suffix = lossless_format(image)
-            target = folder / (name + suffix)
-            if target.exists() and target.samefile(source):
+            target = out / (photo.name + suffix)
+            if target.exists() and target.samefile(photo.source):
                 return FileResult(record, "the result would overwrite it; choose another folder by -o")
-            faces = parse_photo_boxes(boxes, image)
-            drawn = None if mask is None else read_mask(mask)
             output = self.pipeline(
-                image, faces, manifestation_mask=drawn, generator=self._generator(index), **self.options
+                image,
+                parse_photo_boxes(photo.boxes, image),
+                manifestation_mask=None if photo.mask is None else read_mask(photo.mask),
+                generator=self._generator(photo.index),
+                pseudonym=photo.pseudonym,
+                **self.options,
             )
+            target.parent.mkdir(parents=True, exist_ok=True)
             record.output_sha256 = write_image(output.images[0], target, image_format)
         except NoFaceFoundError as error:
             record.status = "no_face"
@@ -180,3 +167,57 @@ def read_mask(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(read_image(path))
     except ImageFileError as error:
         raise ImageFileError(f"its mask cannot be used: {error}") from error
+
+
+def deidentify_all(
+    photos: Sequence[PhotoFile], out: Path, options: dict[str, Any], jobs: int = 1
+) -> Iterator[tuple[PhotoFile, FileResult]]:
+    """De-identifies photos in several processes, and gives each result as soon as it is there.
+
+    Args:
+        photos (`Sequence[PhotoFile]`):
+            The photos.
+        out (`Path`):
+            Folder of the results.
+        options (`dict[str, Any]`):
+            Of [`Deidentifier`].
+        jobs (`int`, *optional*, defaults to 1):
+            Number of processes, each with a model and an equal share of the threads.
+
+    Raises:
+        `OSError`, `ValueError`, `RuntimeError`: the model cannot be loaded.
+        `BrokenExecutor`: a process died.
+    """
+    jobs = min(jobs, len(photos))
+    if jobs <= 1:
+        worker = Deidentifier(**options) if photos else None
+        for photo in photos:
+            yield photo, worker.run(photo, out)  # type: ignore[union-attr]
+        return
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _start_worker, (options, threads)) as pool:
+        running = {pool.submit(_run_in_worker, photo, out): photo for photo in photos}
+        try:
+            for done in as_completed(running):
+                yield running.pop(done), done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker: Deidentifier | Exception
+
+
+def _start_worker(options: dict[str, Any], threads: int) -> None:
+    global _worker
+    torch.set_num_threads(threads)
+    try:
+        _worker = Deidentifier(**options)
+    except (OSError, ValueError, RuntimeError) as error:
+        _worker = error  # told by the first photo: an error here would only break the pool
+
+
+def _run_in_worker(photo: PhotoFile, out: Path) -> FileResult:
+    if isinstance(_worker, Exception):
+        raise _worker
+    return _worker.run(photo, out)

@@ -11,11 +11,28 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+# Photographic formats only: others of Pillow's start programs (EPS) or are no photos at all.
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "HEIF")
+PARTIAL = ".partial-"  # how the name of an unfinished file begins
 MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it takes a file for a decompression bomb
+
+
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:
+    pass
+else:
+    register_heif_opener(thumbnails=False)
+Image.init()  # or only the commonest formats are known, and the others no sooner than one of them is met
 
 
 class ImageFileError(ValueError):
     """A file that cannot be used. The message says why and what to do, without the file's name."""
+
+
+def picture_suffixes() -> set[str]:
+    """Suffixes of the formats that can be read, in lower case."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in set(FORMATS) & set(Image.OPEN)}
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -23,7 +40,8 @@ def read_image(path: str | Path) -> Image.Image:
 
     Args:
         path (`str` or `Path`):
-            JPEG, PNG, TIFF, WebP, BMP, GIF, or another format that Pillow reads.
+            JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, AVIF, or, where pillow-heif is installed, HEIC. Of the
+            pictures in a JPEG of a phone (MPO: depth, motion) the first.
 
     Returns:
         `PIL.Image.Image`: in its own mode, EXIF orientation not yet applied.
@@ -40,9 +58,9 @@ def read_image(path: str | Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns from half of its limit on; a photo of 100 megapixels is no attack.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
                 frames = getattr(image, "n_frames", 1)
-                if frames > 1:
+                if frames > 1 and image.format != "MPO":
                     raise ImageFileError(
                         f"it holds {frames} frames, but only stills can be used; save the frames apart"
                     )
@@ -87,7 +105,7 @@ def write_image(image: Image.Image, path: str | Path, image_format: str) -> str:
     profile = image.info.get("icc_profile")
     image.save(buffer, format=image_format, **({"icc_profile": profile} if profile else {}))
     data = buffer.getvalue()
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 import stat
@@ -28,6 +30,11 @@ def write_key(path: str | Path) -> None:
         `InvalidKeyError`: the file exists.
         `OSError`: it cannot be written.
     """
+    write_secret_text(path, secrets.token_hex(_NEW_BYTES) + "\n")
+
+
+def write_secret_text(path: str | Path, text: str) -> None:
+    """Writes a new file that its owner alone can read; raises as [`write_key`]."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
@@ -35,7 +42,7 @@ def write_key(path: str | Path) -> None:
             f"{path} exists, and a key that was used must not be lost; choose another name"
         ) from error
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(_NEW_BYTES) + "\n")
+        file.write(text)
 
 
 def read_key(path: str | Path) -> bytes:
@@ -43,6 +50,15 @@ def read_key(path: str | Path) -> bytes:
 
     Raises:
         `InvalidKeyError`: there is no such file, others may read it, or what it holds is no key.
+    """
+    return _parsed(read_secret_text(path), str(path))
+
+
+def read_secret_text(path: str | Path) -> str:
+    """The text of a file of secrets.
+
+    Raises:
+        `InvalidKeyError`: there is no such file, others may read it, or it is no text.
     """
     try:
         mode = os.stat(path).st_mode
@@ -52,7 +68,7 @@ def read_key(path: str | Path) -> bytes:
         raise InvalidKeyError(f"{path}: cannot be read ({reason}); make a key by `medeid keygen FILE`") from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise InvalidKeyError(f"{path}: may be read by others; take their rights away by `chmod 600`")
-    return _parsed(text, str(path))
+    return text
 
 
 def key_from_environment() -> bytes | None:
@@ -63,6 +79,11 @@ def key_from_environment() -> bytes | None:
     """
     text = os.environ.get(KEY_VARIABLE)
     return None if text is None else _parsed(text, KEY_VARIABLE)
+
+
+def key_check(key: bytes) -> str:
+    """What tells whether two keys are the same, and nothing else of them: an HMAC-SHA-256, hexadecimal."""
+    return hmac.new(key, b"medeid key check v1", hashlib.sha256).hexdigest()
 
 
 def _parsed(text: str, where: str) -> bytes:
