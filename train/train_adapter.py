@@ -11,7 +11,7 @@ accelerate launch train/train_adapter.py --config train/configs/adapter.yaml --d
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from backbone import load_backbone
 from datasets import Dataset
 from diffusers import AutoencoderKL, DDIMScheduler, T2IAdapter, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from diffusers.utils.torch_utils import randn_tensor
 from harness import TrainingConfig, autocast, option, parse_config, train
-from huggingface_hub import hf_hub_download
 from masks import training_mask
 from torchvision.utils import make_grid, save_image
 
-from medeid import MedicalDeIDPipeline
 from medeid.data.mema import load_mema
 from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask, predict
 from medeid.evaluation.privacy import rank1_rate
@@ -39,7 +38,6 @@ from medeid.faces.privacy import identity_mask
 from medeid.identity.adapter import IdentitySuppressionAdapter
 from medeid.identity.recognizer import DlibRecognizer
 from medeid.manifestations.encoder import ManifestationOutput
-from medeid.pipeline import PACKAGED_WEIGHTS
 from medeid.types import WHOLE_FACE
 
 _SHOWN = 8  # faces in the picture of a validation
@@ -61,6 +59,12 @@ class AdapterConfig(TrainingConfig):
     suppression_weight: float = option(0.3, "Weight of what the cosine to the source exceeds its margin by.")
     suppression_margin: float = option(0.1, "Cosine to the source that is as good as any lower one.")
     manifestation_weight: float = option(0.005, "Weight of what is lost of the signs, in nats, and of their masks.")
+    distilled_guidance_scale: float = option(
+        1.0, "Learn to say in one pass what the start says in two at this guidance; 1: leave that out."
+    )
+    distillation_weight: float = option(
+        20.0, "Weight of the distance to those answers, which differ little from others."
+    )
     snr_gamma: float = option(5.0, "Min-SNR's bound (arXiv:2303.09556); 0: all timesteps weigh the same.")
     gradient_checkpointing: bool = option(False, "Calculate anew instead of remembering: slower, in less memory.")
     validation_images: int = option(16, "Faces of the validation split, each of another subject, to validate on.")
@@ -75,9 +79,17 @@ class AdapterConfig(TrainingConfig):
         for name in ("swapped_from", "identity_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"`{name}` must lie in [0, 1), but is {getattr(self, name)}.")
-        for name in ("identity_weight", "suppression_weight", "manifestation_weight", "snr_gamma"):
+        for name in (
+            "identity_weight",
+            "suppression_weight",
+            "manifestation_weight",
+            "distillation_weight",
+            "snr_gamma",
+        ):
             if getattr(self, name) < 0.0:
                 raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}.")
+        if self.distilled_guidance_scale < 1.0:
+            raise ValueError(f"`distilled_guidance_scale` must be at least 1, but is {self.distilled_guidance_scale}.")
         if self.validation_images < 1:
             raise ValueError(f"`validation_images` must be at least 1, but is {self.validation_images}.")
 
@@ -157,74 +169,34 @@ class AdaptedUNet(torch.nn.Module):
         return predict(self._unet[0], structure, latents, timesteps, masks, masked_latents, identities, tokens)
 
 
-def load_backbone(name: str) -> tuple[MedicalDeIDPipeline, bool]:
-    """The pipeline to train the adapter of, and whether its structure adapter is new."""
-    if _is_medeid(name):
-        pipeline, is_new = MedicalDeIDPipeline.from_pretrained(name), False
-    else:
-        pipeline, is_new = _from_inpainting_model(name), True
-    adapter, encoder = pipeline.identity_adapter, pipeline.manifestation_encoder
-    if not adapter.config.token_dim:
-        adapter = adapter.with_manifestations(encoder.config.token_dim, encoder.config.num_tokens)
-        pipeline.register_modules(identity_adapter=adapter)
-        adapter.attach(pipeline.unet)
-    return pipeline, is_new
+class Teacher:
+    """What a model said before it was trained, and in which direction an identity moves that.
 
+    Who learns its guided answers needs no guidance, which halves the passes (Meng et al., "On Distillation of Guided
+    Diffusion Models", arXiv:2210.03142).
 
-def _is_medeid(name: str) -> bool:
-    folder = PACKAGED_WEIGHTS / name if (PACKAGED_WEIGHTS / name).is_dir() else Path(name)
-    index = folder / "model_index.json"
-    if not folder.is_dir():
-        try:
-            index = Path(hf_hub_download(name, "model_index.json"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"`pretrained_model_name_or_path` {name!r} is no folder, and no model of the Hub that can be reached. "
-                "Give medeid-tiny, the folder of a pipeline, or the name of a repository."
-            ) from error
-    return index.is_file() and json.loads(index.read_text())["_class_name"] == MedicalDeIDPipeline.__name__
+    Args:
+        model (`AdaptedUNet`):
+            A copy of it is kept.
+    """
 
+    def __init__(self, model: AdaptedUNet):
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
 
-def _from_inpainting_model(name: str) -> MedicalDeIDPipeline:
-    """A pipeline around a Stable Diffusion inpainting model: new adapters, and medeid-tiny's for all that looks."""
-    try:
-        unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet", use_safetensors=True)
-        vae = AutoencoderKL.from_pretrained(name, subfolder="vae", use_safetensors=True)
-        # PNDM's configs say nothing of clipping, which DDIM does by default; latents have no bounds.
-        scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler", clip_sample=False)
-    except OSError as error:
-        raise ValueError(
-            f"`pretrained_model_name_or_path` {name!r} holds neither a medeid pipeline nor the folders unet, vae and "
-            f"scheduler of an inpainting model, with weights as safetensors: {error}"
-        ) from error
-    channels = vae.config.latent_channels
-    if unet.config.in_channels != 2 * channels + 1:
-        raise ValueError(
-            f"The UNet of {name!r} takes {unet.config.in_channels} channels; an inpainting model takes "
-            f"{2 * channels + 1}: latents, mask and masked latents. Give the inpainting variant of the model."
-        )
-    if unet.config.addition_embed_type or unet.config.encoder_hid_dim_type:
-        raise ValueError(f"The UNet of {name!r} needs more than a text (SDXL does). Give a Stable Diffusion 1 or 2.")
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    tiny = MedicalDeIDPipeline.from_pretrained("medeid-tiny")
-    encoder = tiny.manifestation_encoder
-    return MedicalDeIDPipeline(
-        vae=vae,
-        unet=unet,
-        scheduler=scheduler,
-        structure_adapter=T2IAdapter(
-            in_channels=3, channels=list(unet.config.block_out_channels), num_res_blocks=2, downscale_factor=factor
-        ),
-        identity_adapter=IdentitySuppressionAdapter.for_unet(
-            unet, token_dim=encoder.config.token_dim, num_manifestation_tokens=encoder.config.num_tokens
-        ),
-        surrogate_prior=tiny.surrogate_prior,
-        landmark_net=tiny.landmark_net,
-        shape_prior=tiny.shape_prior,
-        manifestation_encoder=encoder,
-        crop_size=unet.config.sample_size * factor,
-        num_inference_steps=30,
-    )
+    @torch.no_grad()
+    def __call__(
+        self, latents, timesteps, masks, masked_latents, sketches, identities, tokens
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prediction with the identities, and how it differs from that without; both `[B, C, H, W]`."""
+        everything = [latents, timesteps, masks, masked_latents, sketches, identities, tokens]
+        twice = [torch.cat([each, each]) for each in everything]
+        twice[5] = torch.cat([identities, torch.zeros_like(identities)])
+        told, nobody = self._model(*twice).float().chunk(2)
+        return told, told - nobody
+
+    def to(self, device: torch.device) -> None:
+        self._model.to(device)
+        self._model._unet[0].to(device)
 
 
 def snr_weights(scheduler: DDIMScheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -274,7 +246,7 @@ class AdapterTask:
     Of each batch one part is denoised as itself. The other part is told to become somebody else: it is noised so far
     that little is seen of the source, and what the UNet makes of it in one step is looked at by a face recognizer,
     which shall find the surrogate and not the source, and by the manifestation encoder, which shall find the same
-    signs.
+    signs. With a [`Teacher`], all of its guided answers are learned on the way, at every noise.
     """
 
     sample_weights = None
@@ -293,6 +265,14 @@ class AdapterTask:
         self.model = AdaptedUNet(self.unet, self.pipeline.structure_adapter, self.pipeline.identity_adapter)
         self.model.identity_adapter.requires_grad_(True)
         self.model.structure_adapter.requires_grad_(is_new or config.train_structure_adapter)
+        self.teacher = None
+        if config.distilled_guidance_scale > 1.0:
+            if is_new:
+                raise ValueError(
+                    "`distilled_guidance_scale` is for a pipeline of medeid: other models know no faces yet."
+                )
+            self.teacher = Teacher(self.model)
+            self.pipeline.register_to_config(guidance_scale=1.0)
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             if isinstance(self.vae, AutoencoderKL):  # AutoencoderDC cannot
@@ -341,11 +321,23 @@ class AdapterTask:
         tokens = self.told_tokens(seen, batch)
         hole = latent_mask(masks, latents.shape[-1])
         sketches = batch["sketches"].float() / 255.0
-        output = model(noisy, timesteps, hole, masked_latents, sketches, identities, tokens).float()
+        given = (noisy, timesteps, hole, masked_latents, sketches, identities, tokens)
+        output = model(*given).float()
 
-        errors = self._denoising_errors(output, latents, noise, timesteps)[~swapped]
-        parts = {"denoising": errors.sum() / (1.0 - self.config.swapped_share)}
-        drawn = torch.nonzero(swapped).flatten()
+        target = self._target(latents, noise, timesteps)
+        parts = {}
+        if self.teacher is not None:
+            with autocast(self.config, images.device):
+                told, direction = self.teacher(*given)
+            target = torch.where(swapped[:, None, None, None], told, target)
+            target = target + (self.config.distilled_guidance_scale - 1.0) * direction
+        errors = (output - target).square().mean((1, 2, 3)) * snr_weights(
+            self.scheduler, timesteps, self.config.snr_gamma
+        )
+        parts["denoising"] = errors[~swapped].sum() / (1.0 - self.config.swapped_share)
+        if self.teacher is not None:
+            parts["distillation"] = errors[swapped].sum() / self.config.swapped_share
+        drawn = torch.nonzero(swapped & (timesteps >= self._first_hidden)).flatten()
         if len(drawn):
             estimates = estimate_clean(self.scheduler, noisy[drawn], output[drawn], timesteps[drawn])
             before = ManifestationOutput(**{name: value[drawn] for name, value in seen.items()})
@@ -353,9 +345,9 @@ class AdapterTask:
                 results = decode_latents(self.vae, estimates).float() / 2.0 + 0.5
                 results = torch.where(batch["masks"][drawn], results, images[drawn])
                 judged = self.judge(results, batch["points5"][drawn], sources[drawn], identities[drawn], before)
-            parts |= {name: values.sum() / self.config.swapped_share for name, values in judged.items()}
+            parts |= {name: values.sum() / self._judged_share for name, values in judged.items()}
         else:
-            parts |= dict.fromkeys(self.weights, output.new_zeros(()))
+            parts = dict.fromkeys(self.weights, output.new_zeros(())) | parts
         parts = {name: value / len(images) for name, value in parts.items()}
         weighted = {name: self.weights.get(name, 1.0) * value for name, value in parts.items()}
         return torch.stack(list(weighted.values())).sum(), weighted
@@ -365,13 +357,16 @@ class AdapterTask:
         """Those of the losses of surrogates."""
         config = self.config
         signs = dict.fromkeys(("labels", "tokens", "masks"), config.manifestation_weight)
-        return {"identity": config.identity_weight, "suppression": config.suppression_weight, **signs}
+        taught = {} if self.teacher is None else {"distillation": config.distillation_weight}
+        return {"identity": config.identity_weight, "suppression": config.suppression_weight, **signs, **taught}
 
     def _follow(self, device: torch.device) -> None:
         """Brings what is frozen to where the batches are, which is known no earlier when there are several GPUs."""
         if self.vae.device != device:
             self.pipeline.to(device)
             self.recognizer.to(device)
+            if self.teacher is not None:
+                self.teacher.to(device)
 
     def draw_identities(
         self, sources: torch.Tensor, swapped: torch.Tensor, generators: Sequence[torch.Generator]
@@ -387,27 +382,33 @@ class AdapterTask:
         return torch.stack(chosen)
 
     def draw_timesteps(self, swapped: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """Uniform over the schedule, or over its upper part."""
+        """Uniform over the schedule, or over its upper part for who is swapped and has no teacher to learn from."""
         last = self.scheduler.config.num_train_timesteps
-        first = int(self.config.swapped_from * last)
+        first = self._first_hidden if self.teacher is None else 0
         drawn = [
             torch.randint(first if is_swapped else 0, last, (), generator=generator)
             for is_swapped, generator in zip(swapped.tolist(), generators, strict=True)
         ]
         return torch.stack(drawn).to(swapped.device)
 
+    @property
+    def _first_hidden(self) -> int:
+        """The timestep from which the noise hides the source."""
+        return int(self.config.swapped_from * self.scheduler.config.num_train_timesteps)
+
+    @property
+    def _judged_share(self) -> float:
+        """Expected share of samples that are judged."""
+        return self.config.swapped_share * (1.0 if self.teacher is None else 1.0 - self.config.swapped_from)
+
     @staticmethod
     def told_tokens(seen: ManifestationOutput, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The tokens as they were drawn; zeros where nothing is to be kept, as in the pipeline."""
         return seen.tokens * batch["ill"].to(seen.tokens)[:, None, None]
 
-    def _denoising_errors(
-        self, output: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> torch.Tensor:
+    def _target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         is_velocity = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
-        weights = snr_weights(self.scheduler, timesteps, self.config.snr_gamma)
-        return (output - target).square().mean((1, 2, 3)) * weights
+        return self.scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
 
     def judge(
         self,

@@ -121,6 +121,24 @@ def test_mixed_precision_reaches_what_is_frozen_and_changes_little(patients, tmp
     assert all(value.dtype == torch.float32 and value.isfinite() for value in roughly.values())
 
 
+def test_a_teacher_asks_for_what_guidance_would_say(patients, tmp_path):
+    told = {}
+    for scale in (2.0, 3.0):
+        task = script.AdapterTask(options(patients, "medeid-tiny", tmp_path, distilled_guidance_scale=scale))
+        with torch.no_grad():
+            told[scale] = task.loss(task.model, batch_of(task, 6), None)[1]
+        assert task.pipeline.config.guidance_scale == 1.0
+    # As long as nothing is learned, what is asked for lies scale - 1 times as far away as no identity does.
+    torch.testing.assert_close(told[3.0]["distillation"], 4.0 * told[2.0]["distillation"])
+    backward(task, 6)
+    assert all(parameter.grad is None for parameter in task.teacher._model.parameters())
+
+
+def test_a_teacher_must_know_faces(patients, stable_diffusion, tmp_path):
+    with pytest.raises(ValueError, match="`distilled_guidance_scale` is for a pipeline of medeid"):
+        script.AdapterTask(options(patients, stable_diffusion, tmp_path, distilled_guidance_scale=2.0))
+
+
 def test_tokens_and_identities_are_what_the_pipeline_gives(patients, tmp_path):
     task = script.AdapterTask(options(patients, "medeid-tiny", tmp_path))
     batch = batch_of(task, 4)
