@@ -1,11 +1,14 @@
 """The command `medeid benchmark`: what it hands on, what it prints, and how it ends."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from medeid.cli import app
 from medeid.data.sources import Skipped
 
+FACES = Path(__file__).parents[1] / "examples" / "faces"
 COUNTS = {"released": 2, "withheld": 0, "failed": 0}
 
 
@@ -18,10 +21,9 @@ def calls(monkeypatch, pipeline):
     """Stands in for the benchmark, which has tests of its own."""
     made = []
 
-    def benchmark(faces, out, methods, count, seed, pipeline, judge, jobs, on_progress, on_skip):
-        made.append(
-            (faces, out, [each if isinstance(each, str) else each.name for each in methods], count, seed, judge)
-        )
+    def benchmark(faces, out, methods, count, seed, pipeline, judge, clip, jobs, on_progress, on_skip):
+        names = [each if isinstance(each, str) else each.name for each in methods]
+        made.append((faces, out, names, count, seed, judge, clip and clip.name))
         on_progress("Measuring", 1, 1)
         if count == 3:
             on_skip(Skipped("scan[1].jpg", "it is no image"))
@@ -40,11 +42,12 @@ def calls(monkeypatch, pipeline):
     return made
 
 
-def test_all_is_handed_on_and_the_table_is_printed(calls, faces_dir, tmp_path):
+def test_all_is_handed_on_and_the_table_is_printed(calls, faces_dir, tmp_path, clip_folder):
     tool = "tool {input} {output}"
-    result = run(faces_dir, "-o", tmp_path, "--methods", "blur, medeid-0.5", "--method-cmd", tool, "-n", 2, "--seed", 7)
+    methods = ("--methods", "blur, medeid-0.5", "--method-cmd", tool)
+    result = run(faces_dir, "-o", tmp_path, *methods, "-n", 2, "--seed", 7, "--clip", clip_folder)
     assert result.exit_code == 0, result.output
-    assert calls == [(faces_dir, tmp_path, ["blur", "medeid-0.5", tool], 2, 7, None)]
+    assert calls == [(faces_dir, tmp_path, ["blur", "medeid-0.5", tool], 2, 7, None, clip_folder.name)]
     assert "2 patients of 2 people, seed 7" in result.output and "photos released" in result.output
     assert "report.html" in result.output
 
@@ -61,6 +64,7 @@ def test_what_was_not_used_and_what_failed_is_told_and_ends_with_two(count, mess
     [
         (["--method-cmd", "tool {input}"], "must name {input} and {output}"),
         (["--judge", "nowhere"], "no encoder is in nowhere"),
+        (["--clip", FACES], "has no open_clip_config.json"),
         (["-n", "0"], "-n"),
     ],
 )

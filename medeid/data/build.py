@@ -27,6 +27,7 @@ from PIL import Image
 from .. import __version__
 from ..faces.canvas import Canvas, NotVisibleError, skin_tone_band
 from ..manifestations.taxonomy import TAXONOMY, Finding, manifestation
+from .begun import read_state
 from .card import write_card
 from .masks import encode_masks
 from .patients import draw_findings, labels_of, lead_label
@@ -350,25 +351,11 @@ def _arguments(faces: Path, options: BuildOptions) -> dict:
 
 def _read_state(out: Path, arguments: dict) -> tuple[Plan | None, int]:
     """The plan of a set that was begun, and how many pictures were skipped for it; (None, 0) if none was."""
-    path = out / _BUILD_FILE
-    if not path.is_file():
-        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-            raise ValueError(f"OUT {out}: is not empty, and no set was begun in it; choose another folder.")
+    state = read_state(out, _BUILD_FILE, "set", arguments)
+    if state is None:
         shutil.rmtree(out / _WORK_FOLDER, ignore_errors=True)
         return None, 0
-    try:
-        state = json.loads(path.read_text())
-        begun, plan, num_skipped = state["arguments"], Plan(state["splits"]), int(state["skipped"])
-        other = [name for name, value in arguments.items() if begun.get(name) != value]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: is damaged ({error!r}); choose another folder.") from error
-    if other:
-        told = "; ".join(f"{name} was {begun.get(name)} and is {arguments[name]}" for name in other)
-        raise ValueError(
-            f"OUT {out}: holds a set that was begun otherwise ({told}). "
-            "Give the same arguments to go on with it, or choose another folder."
-        )
-    return plan, num_skipped
+    return Plan(state["splits"]), state["skipped"]
 
 
 def _write_state(out: Path, arguments: dict, plan: Plan, num_skipped: int) -> None:

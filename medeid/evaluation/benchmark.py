@@ -16,15 +16,18 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..data.begun import read_state
 from ..data.build import check_folders, write_file
 from ..data.sources import Skipped, fingerprint
 from ..manifestations.encoder import ManifestationEncoder
 from ..pipeline import MedicalDeIDPipeline
 from .classical import KSameAverage
+from .clip_features import ClipFeatures
 from .cohort import COHORT, PATIENTS, SPLIT, Cohort, OnProgress, prepare_cohort
 from .measuring import Yardstick
-from .methods import Medeid, Method, create_method
-from .privacy import far_threshold, impostor_similarities
+from .methods import Medeid, create_method
+from .privacy import faces_needed, impostor_similarities, impostors_needed
+from .protocol import Method
 from .report import write_report
 from .results import MethodFolder, run_method
 
@@ -59,6 +62,7 @@ def run_benchmark(
     seed: int = 0,
     pipeline: MedicalDeIDPipeline | None = None,
     judge: ManifestationEncoder | None = None,
+    clip: ClipFeatures | None = None,
     jobs: int = 1,
     on_progress: OnProgress = lambda stage, done, total: None,
     on_skip: Callable[[Skipped], None] = lambda skipped: None,
@@ -84,6 +88,8 @@ def run_benchmark(
             default.
         judge (`ManifestationEncoder`, *optional*):
             Reads the signs a second time. It should have been trained on originals only, apart from the pipeline's.
+        clip (`ClipFeatures`, *optional*):
+            In whose features results are compared with photos of other people, beside those of the pipeline's encoder.
         jobs (`int`, *optional*, defaults to 1):
             Number of processes that simulate patients.
         on_progress (`Callable`, *optional*):
@@ -105,16 +111,18 @@ def run_benchmark(
     if pipeline is None:
         pipeline = MedicalDeIDPipeline.from_pretrained("medeid-tiny")
     pipeline.set_progress_bar_config(disable=True)
-    _check_names(methods, pipeline)
+    made = _create(methods, pipeline)
     check_folders(faces, out)
-    made_of = {
+    arguments = {
         "medeid": __version__,
         "faces": fingerprint(faces),
         "patients": count,
         "seed": seed,
         "model": _pipeline_digest(pipeline),
     }
-    is_new = _claim_folder(out, made_of)
+    is_new = read_state(out, _STATE_FILE, "benchmark", arguments) is None
+    if is_new:
+        _write_json(out / _STATE_FILE, {"arguments": arguments})
 
     # 2. Make the patients, and enter the methods
     try:
@@ -124,10 +132,10 @@ def run_benchmark(
             shutil.rmtree(out / COHORT, ignore_errors=True)
             (out / _STATE_FILE).unlink()
         raise
-    entries = _enter(methods, pipeline, cohort)
+    entries = _enter(made, pipeline, cohort)
 
     # 3. Let each method de-identify, and measure what it made
-    yardstick = Yardstick(cohort, pipeline, judge, FALSE_ACCEPT_RATE, on_progress)
+    yardstick = Yardstick(cohort, pipeline, judge, FALSE_ACCEPT_RATE, clip, on_progress)
     figures, timing = {}, {}
     for entry in entries:
         folder = MethodFolder(out / entry.label)
@@ -137,66 +145,43 @@ def run_benchmark(
         _write_json(folder.root / "figures.json", figures[entry.label])
 
     # 4. Tell all together
-    results = made_of | {"settings": _settings(yardstick, judge), "cohort": _sizes(cohort), "methods": figures}
+    results = arguments | {"settings": _settings(yardstick, judge, clip), "cohort": _sizes(cohort), "methods": figures}
     _write_json(out / "results.json", results)
     _write_json(out / "timing.json", timing)
     write_report(out, results, timing)
     return results, timing
 
 
-def _check_names(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline) -> None:
-    """A wrong name should be told before anything is made."""
+def _create(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline) -> list[Method | None]:
+    """Wrong names are told before anything is made. None stands for k-same, which needs faces of other people first."""
     if not methods:
         raise ValueError("`methods` is empty; name at least one.")
-    labels = []
-    for each in methods:
-        if each == KSameAverage.name:  # it needs the faces of other people, which are not there yet
-            labels.append(KSameAverage.name)
-        else:
-            labels.append(_label(create_method(each, pipeline).name if isinstance(each, str) else each.name))
+    made = [
+        None if each == KSameAverage.name else create_method(each, pipeline) if isinstance(each, str) else each
+        for each in methods
+    ]
+    labels = [KSameAverage.name if method is None else _label(method.name) for method in made]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ValueError(f"`methods` names {', '.join(twice)} twice; name each method once.")
-
-
-def _claim_folder(out: Path, made_of: dict[str, Any]) -> bool:
-    """Writes into a new folder what its results are made of, else checks that; returns whether it is a new one."""
-    path = out / _STATE_FILE
-    if not path.is_file():
-        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-            raise ValueError(f"OUT {out}: is not empty, and no benchmark was begun in it; choose another folder.")
-        _write_json(path, made_of)
-        return True
-    try:
-        begun = json.loads(path.read_text())
-        other = [name for name, value in made_of.items() if begun.get(name) != value]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: is damaged ({error!r}); choose another folder.") from error
-    if other:
-        told = "; ".join(f"{name} was {begun.get(name)} and is {made_of[name]}" for name in other)
-        raise ValueError(
-            f"OUT {out}: holds a benchmark that was begun otherwise ({told}). "
-            "Give the same arguments to go on with it, or choose another folder."
-        )
-    return False
+    return made
 
 
 def _check_far(subjects: Sequence[str]) -> None:
     """Raises if faces of these subjects have too few pairs to calibrate a verification on."""
-    pairs = impostor_similarities(torch.zeros(len(subjects), 1), subjects)
-    try:
-        far_threshold(pairs, FALSE_ACCEPT_RATE)
-    except ValueError as error:
+    if len(impostor_similarities(torch.zeros(len(subjects), 1), subjects)) < impostors_needed(FALSE_ACCEPT_RATE):
         raise ValueError(
             f"FACES: the split {SPLIT} has {len(subjects)} faces of {len(set(subjects))} people, which is too few to "
-            f"calibrate a verification on: {error}"
-        ) from error
+            f"calibrate a verification on, at a false accept rate of {FALSE_ACCEPT_RATE:.3%}; give "
+            f"{faces_needed(FALSE_ACCEPT_RATE)} faces of different people this split in metadata.jsonl, or ten times "
+            "as many photos, as a tenth of these is for validation."
+        )
 
 
-def _enter(methods: Sequence[str | Method], pipeline: MedicalDeIDPipeline, cohort: Cohort) -> list[Entry]:
+def _enter(made: Sequence[Method | None], pipeline: MedicalDeIDPipeline, cohort: Cohort) -> list[Entry]:
     entries = []
-    for each in methods:
-        method = create_method(each, pipeline, cohort.reference) if isinstance(each, str) else each
+    for each in made:
+        method = create_method(KSameAverage.name, pipeline, cohort.reference) if each is None else each
         privacy = method.privacy if isinstance(method, Medeid) else None
         entries.append(Entry(_label(method.name), method, privacy))
     return entries
@@ -228,12 +213,13 @@ def _digest(text: str, *modules: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _settings(yardstick: Yardstick, judge: ManifestationEncoder | None) -> dict[str, Any]:
+def _settings(yardstick: Yardstick, judge: ManifestationEncoder | None, clip: ClipFeatures | None) -> dict[str, Any]:
     return {
         "false_accept_rate": FALSE_ACCEPT_RATE,
         "recognizers": sorted({attack.name for attack in yardstick.attacks}),
         "encoders": list(yardstick.encoders),
         "judge": None if judge is None else _digest("", judge),
+        "clip": None if clip is None else {"name": clip.name, "digest": _digest("", clip.network)},
     }
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from abc import abstractmethod
 
 import cv2
 import numpy as np
@@ -17,9 +15,7 @@ from ..faces.warp import Warp
 from ..photos import Photo
 from ..pipeline import MedicalDeIDPipeline
 from ..types import FaceBox
-
-if TYPE_CHECKING:
-    from .methods import Alias  # which imports this module
+from .protocol import Alias, PhotoByPhoto
 
 # Bachmann, "Identification of spatially quantised tachistoscopic images of faces: How many pixels does it take to carry
 # identity?", 1991: people know faces of 18 blocks across, and no longer those of 15. 8 leave a wide margin.
@@ -29,19 +25,6 @@ _BLOCKS = 8
 _BAR = (2.0, 0.6)
 _THUMBNAIL = 32  # px; likeness is one of tone and of where features are, not of pores
 _REACH = 1.0  # inter-ocular distances; the mesh is denser than that everywhere, so the skin between its points follows
-
-
-class PhotoByPhoto(ABC):
-    """A method that takes each photo by itself."""
-
-    def __call__(
-        self, photos: Sequence[np.ndarray], boxes: Sequence[FaceBox], aliases: Sequence[Alias]
-    ) -> list[np.ndarray | None]:
-        return [self.hide(*each) for each in zip(photos, boxes, aliases, strict=True)]
-
-    @abstractmethod
-    def hide(self, photo: np.ndarray, box: FaceBox, alias: Alias) -> np.ndarray | None:
-        """De-identifies one photo, see [`Method`]."""
 
 
 class _InBox(PhotoByPhoto):

@@ -19,8 +19,8 @@ from ..faces.mesh import OVAL, points5_from_mesh, scale_points
 from ..pipeline import MedicalDeIDPipeline
 from ..types import FaceBox, FaceCrop
 from .linkage import other_visit
-from .methods import Alias, Reference
 from .pictures import read_picture, write_picture
+from .protocol import Alias, Reference
 
 OnProgress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 
@@ -92,6 +92,7 @@ class Cohort:
         visits (`People`): Of each a second photo, in the same order.
         originals (`People`): The faces without signs that patients may be made of, all of them.
         others (`People`): Patients made of other people, which the attacker is free to de-identify.
+        other_rows (`Dataset`, *optional*): Those with their labels and masks; None if there are no other people.
         reference (`tuple[np.ndarray, np.ndarray]`, *optional*): Crops and landmarks of yet other people, for methods
             that need some; see [`create_method`].
         seed (`int`): Of the keys.
@@ -102,6 +103,7 @@ class Cohort:
     visits: People
     originals: People
     others: People
+    other_rows: Dataset | None
     reference: Reference | None
     seed: int
 
@@ -173,17 +175,22 @@ def prepare_cohort(
     if sources is not None:
         _copy_others(sources, folder, min(count, _OTHERS), seed, set(rows["subject_id"]))
     shutil.rmtree(folder / "cut", ignore_errors=True)
-    photos = [np.asarray(image) for image in rows["image"]]
-    patients = People.find(pipeline, photos, list(rows["subject_id"]))
+    patients = _people(rows, pipeline)
+    other_rows = _simulated_others(folder, seed, size, jobs, on_progress)
     return Cohort(
         rows,
         patients,
         People.find(pipeline, _visits(patients, folder / "visits", seed), list(patients.subjects)),
         _originals(folder / "originals", pipeline),
-        _simulated_others(folder, seed, pipeline, jobs, on_progress),
+        People.find(pipeline, [], []) if other_rows is None else _people(other_rows, pipeline),
+        other_rows,
         _reference(folder / "reference", size),
         seed,
     )
+
+
+def _people(rows: Dataset, pipeline: MedicalDeIDPipeline) -> People:
+    return People.find(pipeline, [np.asarray(image) for image in rows["image"]], list(rows["subject_id"]))
 
 
 def _usable(sources: SourceFaces, split: str) -> list[int]:
@@ -249,16 +256,13 @@ def _originals(folder: Path, pipeline: MedicalDeIDPipeline) -> People:
     return People.find(pipeline, photos, [sources.source(SPLIT, face).subject for face in faces])
 
 
-def _simulated_others(
-    folder: Path, seed: int, pipeline: MedicalDeIDPipeline, jobs: int, on_progress: OnProgress
-) -> People:
+def _simulated_others(folder: Path, seed: int, size: int, jobs: int, on_progress: OnProgress) -> Dataset | None:
     faces, built = folder / "others", folder / "attacker"
     if not is_face_folder(faces):
-        return People.find(pipeline, [], [])
-    options = BuildOptions(len(FaceFolder(faces, _OTHER_SPLIT)), seed, size=pipeline.config.crop_size)
+        return None
+    options = BuildOptions(len(FaceFolder(faces, _OTHER_SPLIT)), seed, size=size)
     build_set(faces, built, options, jobs, on_progress)
-    rows = load_mema(built, _OTHER_SPLIT)
-    return People.find(pipeline, [np.asarray(image) for image in rows["image"]], list(rows["subject_id"]))
+    return load_mema(built, _OTHER_SPLIT)
 
 
 def _reference(folder: Path, size: int) -> Reference | None:

@@ -23,7 +23,9 @@ from ..pipeline import MedicalDeIDPipeline
 from ..types import FaceBox
 from .agreement import Signs, agreement, read_signs
 from .attacks import Attack, Findings
+from .clip_features import ClipFeatures
 from .cohort import Cohort, OnProgress
+from .downstream import DownstreamTest
 from .fairness import patient_groups
 from .geometry import geometry_errors
 from .quality import frechet_distance, kernel_distance, outside_change, picture_features, seam_visibility
@@ -51,6 +53,8 @@ class Yardstick:
             A reader of signs that no method was tuned on.
         far (`float`):
             False accept rate of verifications.
+        clip (`ClipFeatures`, *optional*):
+            In whose features pictures are compared, too.
         on_progress (`Callable`, *optional*):
             Called with what is being done, how much of it is done, and of how much.
 
@@ -64,12 +68,13 @@ class Yardstick:
         pipeline: MedicalDeIDPipeline,
         judge: ManifestationEncoder | None,
         far: float,
+        clip: ClipFeatures | None = None,
         on_progress: OnProgress = lambda stage, done, total: None,
     ):
         self.cohort, self._pipeline, self._on_progress = cohort, pipeline, on_progress
         self._encoders = {OWN_ENCODER: pipeline.manifestation_encoder} | ({JUDGE: judge} if judge else {})
         whom = [(recognizer, face_only) for recognizer in load_recognizers() for face_only in (True, False)]
-        steps, stage = len(whom) + len(self._encoders), "Measuring the sources"
+        steps, stage = len(whom) + len(self._encoders) + 1, "Measuring the sources"
         self.attacks: list[Attack] = []
         for each in whom:
             self._on_progress(stage, len(self.attacks), steps)
@@ -78,8 +83,11 @@ class Yardstick:
         for name, encoder in self._encoders.items():
             self._on_progress(stage, len(whom) + len(self._before), steps)
             self._before[name] = read_signs(encoder, cohort.patients.photos)
+        self._on_progress(stage, steps - 1, steps)
+        self._downstream = DownstreamTest(cohort)
         others = cohort.others if len(cohort.others) > 1 else cohort.originals
         self._other_features = picture_features(pipeline.manifestation_encoder, others.photos)
+        self._clip = None if clip is None else (clip, clip(others.photos))
         self._groups = {name: np.array(values) for name, values in patient_groups(cohort.rows).items()}
         self._on_progress(stage, steps, steps)
 
@@ -109,7 +117,7 @@ class Yardstick:
         figures["failures"] = Counter(outcome.reason for outcome in outcomes if outcome.status == "failed")
         if figures["photos"]["released"] == 0:
             return _for_json(figures)
-        steps = len(self.attacks) + 2
+        steps = len(self.attacks) + 3
         self._on_progress(stage, 0, steps)
         released = {name: folder.released(task, self._pipeline) for name, task in tasks.items()}
         found: list[Findings] = []
@@ -118,11 +126,12 @@ class Yardstick:
             self._on_progress(stage, len(found), steps)
         photos = released["photos"]
         after = {name: read_signs(encoder, photos.people.photos) for name, encoder in self._encoders.items()}
-        self._on_progress(stage, steps - 1, steps)
+        self._on_progress(stage, steps - 2, steps)
         figures["privacy"] = {each.name: {} for each in self.attacks}
         for each, findings in zip(self.attacks, found, strict=True):
             figures["privacy"][each.name][each.crop] = findings.figures
-        figures["utility"] = self._utility(photos, after)
+        figures["utility"] = self._utility(photos, after) | {"downstream": self._downstream.run(released)}
+        self._on_progress(stage, steps - 1, steps)
         figures["quality"] = self._quality(photos, after[OWN_ENCODER].features, privacy)
         figures["by_group"] = self._by_group(photos, found[0], after[OWN_ENCODER])
         figures["worst"] = self._worst(photos, found[0], after[OWN_ENCODER])
@@ -155,13 +164,11 @@ class Yardstick:
 
     def _quality(self, photos: Released, features: torch.Tensor, privacy: float | None) -> dict[str, Any]:
         sources, results = self.cohort.patients.photos[photos.rows], photos.people.photos
-        other, detector = self._other_features, CenterFaceDetector()
+        detector = CenterFaceDetector()
         seams, allowed = self._regions(photos, privacy)
         return {
-            "kernel_distance": kernel_distance(features, other) if min(len(features), len(other)) > 1 else None,
-            "frechet_distance": (
-                frechet_distance(features, other) if min(len(features), len(other)) > features.shape[1] else None
-            ),
+            **distances(features, self._other_features),
+            "clip": None if self._clip is None else distances(self._clip[0](results), self._clip[1]),
             "seam_visibility": mean_told(seam_visibility(results, sources, seams)),
             **outside_change(results, sources, allowed),
             "face_found": float(np.mean([any(f.score >= MIN_SCORE for f in detector(each)) for each in results])),
@@ -203,6 +210,15 @@ class Yardstick:
             return [{"patient": int(photos.rows[place]), "value": float(badness[place])} for place in order]
 
         return {"similarity": first(findings.similarities), "changed_labels": first(changed)}
+
+
+def distances(features: torch.Tensor, others: torch.Tensor) -> dict[str, float | None]:
+    """Kernel and Frechet distance of features `[M, C]` to others `[N, C]`; None where they are too few."""
+    fewest = min(len(features), len(others))
+    return {
+        "kernel_distance": kernel_distance(features, others) if fewest > 1 else None,
+        "frechet_distance": frechet_distance(features, others) if fewest > features.shape[1] else None,
+    }
 
 
 def own_mask(pipeline: MedicalDeIDPipeline, photo: np.ndarray, box: FaceBox, privacy: float) -> np.ndarray:

@@ -8,10 +8,8 @@ import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,11 +19,11 @@ from deface.deface import anonymize_frame
 from diffusers import AutoPipelineForInpainting
 from PIL import Image
 
-from ..identity.surrogate import SurrogateIdentity
 from ..pipeline import MedicalDeIDPipeline
 from ..records import NoFaceFoundError, VerificationError
 from ..types import WHOLE_FACE, FaceBox
-from .classical import BlackBox, Blur, EyeBar, KSameAverage, PhotoByPhoto, Pixelate
+from .classical import BlackBox, Blur, EyeBar, KSameAverage, Pixelate
+from .protocol import Alias, Method, MethodError, PhotoByPhoto, Reference
 
 # What `deface` 1.5 does when it is called without options; its functions have no defaults of their own.
 _DEFACE_THRESHOLD = 0.2
@@ -38,71 +36,9 @@ _DEFACE_OPTIONS = {
     "mosaicsize": 20,
 }
 _TIME_LIMIT = 600  # s for a photo; a large diffusion model that a command loads on a CPU takes minutes
+_PROMPT = "a photo of a face"
+_INPAINT = "inpaint:"
 _K = 10  # faces in an average of k-Same: by its authors' bound, at most one in ten is recognised
-
-
-class MethodError(Exception):
-    """A method is broken: it neither gave a result nor withheld the photo.
-
-    Args:
-        method (`str`):
-            Its name.
-        happened (`str`):
-            What happened.
-        stderr (`str`, *optional*, defaults to `""`):
-            What it wrote; the last line is told.
-    """
-
-    def __init__(self, method: str, happened: str, stderr: str = ""):
-        last = stderr.strip().rpartition("\n")[2]
-        super().__init__(f"{method}: {happened}" + (f": {last}" if last else ""))
-
-
-@dataclass(frozen=True)
-class Alias:
-    """Under which secret key and name a patient is known.
-
-    Args:
-        key (`bytes`):
-            At least 16 bytes, see [`SurrogateIdentity`].
-        pseudonym (`str`):
-            What the patient is called. A method that can do so gives the same new face to the same alias; aliases of
-            different keys must not be linkable.
-    """
-
-    key: bytes = field(repr=False)
-    pseudonym: str
-
-    @property
-    def surrogate(self) -> SurrogateIdentity:
-        """Who the patient becomes."""
-        return SurrogateIdentity(self.key)
-
-
-class Method(Protocol):
-    """De-identifies photos of one face each. `name` stands for it in tables and on the command line."""
-
-    name: str
-
-    def __call__(
-        self, photos: Sequence[np.ndarray], boxes: Sequence[FaceBox], aliases: Sequence[Alias]
-    ) -> list[np.ndarray | None]:
-        """
-        Args:
-            photos (`list[np.ndarray]`):
-                uint8 `[H, W, 3]`, RGB; they are not changed.
-            boxes (`list[FaceBox]`):
-                The face of each photo, as close around it as a detector's.
-            aliases (`list[Alias]`):
-                The patient of each photo.
-
-        Returns:
-            `list[np.ndarray | None]`: uint8 `[H, W, 3]` of the same sizes; None where the method withheld the photo.
-
-        Raises:
-            MethodError: the method is broken.
-        """
-        ...
 
 
 class Medeid(PhotoByPhoto):
@@ -254,16 +190,26 @@ class DiffusersInpainting(PhotoByPhoto):
     Args:
         folder_or_id (`str` or `Path`):
             What `AutoPipelineForInpainting` loads. Weights are read from safetensors only.
-        prompt (`str`):
-            What is to be drawn.
-        device (`str`, *optional*, defaults to `"cpu"`):
-            A torch device.
+        prompt (`str`, *optional*):
+            What is to be drawn; by default a photo of a face.
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
+            Where it draws.
+
+    Raises:
+        `ValueError`: there is no such model.
     """
 
-    def __init__(self, folder_or_id: str | Path, prompt: str, device: str = "cpu"):
-        self.name = Path(folder_or_id).name
+    def __init__(self, folder_or_id: str | Path, prompt: str = _PROMPT, device: str | torch.device = "cpu"):
+        self.name = f"inpaint-{Path(folder_or_id).name}"
         self._prompt = prompt
-        self._pipeline = AutoPipelineForInpainting.from_pretrained(folder_or_id, use_safetensors=True).to(device)
+        try:
+            loaded = AutoPipelineForInpainting.from_pretrained(folder_or_id, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"`folder_or_id` must be an inpainting model of diffusers, but {str(folder_or_id)!r} cannot be loaded: "
+                f"{error}"
+            ) from error
+        self._pipeline = loaded.to(device)
         self._pipeline.set_progress_bar_config(disable=True)
         # Some pipelines start from the source by default, which would shine through; others know no strength.
         known = inspect.signature(self._pipeline.__call__).parameters
@@ -286,9 +232,6 @@ class DiffusersInpainting(PhotoByPhoto):
         # It draws in the size that it was trained on.
         drawn = output.images[0].resize(source.size, Image.Resampling.LANCZOS)
         return np.array(Image.composite(drawn, source, mask))
-
-
-Reference = tuple[np.ndarray, np.ndarray]  # crops uint8 [N, S, S, 3] of other people, and landmarks [N, 478, 3]
 
 
 def _k_same(pipeline: MedicalDeIDPipeline, reference: Reference | None) -> Method:
@@ -315,7 +258,8 @@ def create_method(name: str, pipeline: MedicalDeIDPipeline, reference: Reference
 
     Args:
         name (`str`):
-            One of `METHODS`, or `"medeid-"` and a privacy level, such as `"medeid-0.5"`.
+            One of `METHODS`, `"medeid-"` and a privacy level, such as `"medeid-0.5"`, or `"inpaint:"` and the folder or
+            the name on the Hub of an inpainting model of diffusers.
         pipeline (`MedicalDeIDPipeline`):
             The model of `"medeid"`, which also finds the landmarks for `"k-same"`.
         reference (`tuple[np.ndarray, np.ndarray]`, *optional*):
@@ -328,6 +272,8 @@ def create_method(name: str, pipeline: MedicalDeIDPipeline, reference: Reference
         return METHODS[name](pipeline, reference)
     if level := re.fullmatch(r"medeid-(\d*\.?\d+)", name):
         return Medeid(pipeline, float(level[1]))
+    if name.startswith(_INPAINT):
+        return DiffusersInpainting(name.removeprefix(_INPAINT), device=pipeline.device)
     near = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the names are: {', '.join(METHODS)}."
     raise ValueError(f"Unknown method {name!r}; {hint}")

@@ -99,9 +99,18 @@ def mean_interval(
         )
     numbers = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(numbers, values), np.bincount(numbers)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, (_OUTSIDE / 2, 1 - _OUTSIDE / 2))
+    drawn = resamples(len(counts), seed)
+    return percentile_interval(sums[drawn].sum(1) / counts[drawn].sum(1))
+
+
+def resamples(groups: int, seed: int) -> np.ndarray:
+    """int64 `[1000, groups]`: which groups are drawn for a bootstrap, with replacement, as many as there are."""
+    return np.random.default_rng(seed).integers(groups, size=(_RESAMPLES, groups))
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+    """Low and high end of the 95 % interval of a figure that was taken on each resample, float `[1000]`."""
+    low, high = np.quantile(resampled, (_OUTSIDE / 2, 1 - _OUTSIDE / 2))
     return float(low), float(high)
 
 
@@ -257,6 +266,16 @@ def impostor_similarities(embeddings: torch.Tensor, subjects: Sequence[str] | np
     return (embeddings @ embeddings.T)[strangers]
 
 
+def impostors_needed(far: float) -> int:
+    """Number of pairs of different people that a threshold for a false accept rate in (0, 1) can be calibrated on."""
+    return math.ceil(_ACCEPTED_IMPOSTORS / far)
+
+
+def faces_needed(far: float) -> int:
+    """Number of faces, all of different people, that make as many pairs: n of them make n (n - 1) / 2."""
+    return math.ceil((1 + math.sqrt(1 + 8 * impostors_needed(far))) / 2)
+
+
 def far_threshold(impostors: torch.Tensor, far: float = 0.001) -> float:
     """The similarity that no more than a share of `far` of the impostor pairs exceeds.
 
@@ -276,12 +295,11 @@ def far_threshold(impostors: torch.Tensor, far: float = 0.001) -> float:
     """
     if not 0.0 < far < 1.0:
         raise ValueError(f"`far` must lie between 0 and 1, got {far}.")
-    pairs = math.ceil(_ACCEPTED_IMPOSTORS / far)
-    if len(impostors) < pairs:
-        faces = math.ceil((1 + math.sqrt(1 + 8 * pairs)) / 2)  # n faces make n (n - 1) / 2 pairs
+    if len(impostors) < impostors_needed(far):
         raise ValueError(
-            f"`impostors` must hold at least {pairs:,} pairs of different people for a false accept rate of {far:.3%}, "
-            f"got {len(impostors):,}; give {faces:,} faces of different people, or a greater `far`."
+            f"`impostors` must hold at least {impostors_needed(far):,} pairs of different people for a false accept "
+            f"rate of {far:.3%}, got {len(impostors):,}; give {faces_needed(far):,} faces of different people, or a "
+            "greater `far`."
         )
     accepted = math.floor(far * len(impostors))
     return impostors.topk(accepted + 1).values[-1].item()

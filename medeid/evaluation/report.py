@@ -74,6 +74,10 @@ def write_report(out: Path, results: Mapping[str, Any], timing: Mapping[str, Any
         _attack_table(measured),
         "<h2>Sign by sign</h2>",
         *(_sign_table(encoder, measured) for encoder in results["settings"]["encoders"]),
+        "<h2>What can be learned</h2>",
+        "<p>AUROC on originals of other people, by a classifier trained on originals or on a method's results. Luck "
+        "gives 0.5.</p>",
+        _downstream_table(measured),
         "<h2>Group by group</h2>",
         _group_table(measured),
         "<h2>The worst photos</h2>",
@@ -181,6 +185,22 @@ def _sign_table(encoder: str, measured: Mapping[str, Any]) -> str:
 
     rows = [(label.replace("_", " "), *(cell(table.get(label)) for table in signs.values())) for label in labels]
     return _table((f"kappa by {encoder}, of faces with the sign", *signs), rows)
+
+
+def _downstream_table(measured: Mapping[str, Any]) -> str:
+    """AUROC by region of a classifier trained on originals, and on each method's results."""
+    learned = {name: found for name, figures in measured.items() if (found := figures["utility"]["downstream"])}
+    if not learned:
+        return "<p>Too few photos show a sign.</p>"
+    originals, *_ = learned.values()  # they are the same for all
+    regions = [(region, row["photos"], row["auroc_originals"]) for region, row in originals["by_region"].items()]
+    rows = [
+        (region.replace("_", " "), str(photos), number(area))
+        + tuple(number(found["by_region"][region]["auroc"]) for found in learned.values())
+        for region, photos, area in regions
+    ]
+    mean = (rate(originals["auroc_originals"]), *(rate(found["auroc"]) for found in learned.values()))
+    return _table(("a sign in", "photos", "trained on originals", *learned), [("mean, in %", "", *mean), *rows])
 
 
 def _group_table(measured: Mapping[str, Any]) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..pipeline import MedicalDeIDPipeline
 from .cohort import People, Task
-from .methods import Method
 from .pictures import read_picture, write_picture
+from .protocol import Method
 
 _HOPELESS = 10  # failures in a row, and nothing else so far, after which a method is given up: each may take minutes
 _LONGEST_REASON = 200  # letters

@@ -69,6 +69,7 @@ def main_rows(results: Mapping[str, Any]) -> list[Row]:
         rows += _sign_rows(encoder)
     geometry, quality = ("utility", "geometry"), ("quality",)
     rows += [
+        Row("regions with signs, learned from the results: AUROC", ("utility", "downstream", "auroc"), rate),
         Row("lid aperture, error / inter-ocular distance", (*geometry, "lid_aperture"), number),
         Row("margin-reflex distance, error / same", (*geometry, "margin_reflex_distance"), number),
         Row("corners of the mouth, error / same", (*geometry, "mouth_corner_asymmetry"), number),
@@ -76,6 +77,7 @@ def main_rows(results: Mapping[str, Any]) -> list[Row]:
         Row("colour in signs, CIEDE2000", ("utility", "colour_change"), number),
         Row("kernel distance to photos of others", (*quality, "kernel_distance"), number),
         Row("Frechet distance to photos of others", (*quality, "frechet_distance"), number),
+        Row("kernel distance in the features of CLIP", (*quality, "clip", "kernel_distance"), number),
         Row("seam visibility", (*quality, "seam_visibility"), number),
         Row("pixels changed outside", (*quality, "pixels_changed_outside"), str),
         Row("SSIM outside", (*quality, "ssim_outside"), number),

@@ -9,7 +9,8 @@ from PIL import Image
 
 from medeid.data.faces import FaceFolder
 from medeid.evaluation import run_benchmark
-from medeid.evaluation.classical import PhotoByPhoto
+from medeid.evaluation.clip_features import ClipFeatures
+from medeid.evaluation.protocol import PhotoByPhoto
 from medeid.faces.mesh import flip_landmarks
 
 PATIENTS = 8
@@ -56,11 +57,12 @@ def faces(tmp_path_factory, faces_dir):
 
 @pytest.fixture(scope="module")
 def few_faces():
-    """Twelve faces make 66 pairs; and a short training on a few people does for the attacker."""
+    """Twelve faces make 66 pairs, a short training on a few people does for the attacker, and few signs are enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medeid.evaluation.benchmark.FALSE_ACCEPT_RATE", 0.2)
         patch.setattr("medeid.evaluation.attacker._TRIALS", 1)
         patch.setattr("medeid.evaluation.attacker._FEWEST_SUBJECTS", 4)
+        patch.setattr("medeid.evaluation.downstream._FEWEST", 2)
         yield
 
 
@@ -97,6 +99,9 @@ def test_a_photo_as_it_was_is_always_found_and_read_the_same(measured):
     assert len(signs["by_label"]) > 3
     assert (signs["kappa"], signs["dice"], signs["accuracy"]) == (1.0, 1.0, 1.0)
     assert (signs["severity_error"], signs["lost"], signs["new"]) == (0.0, 0.0, 0.0)
+    downstream = figures["utility"]["downstream"]
+    assert downstream["auroc"] == downstream["auroc_originals"] and downstream["auroc"]["count"] == downstream["photos"]
+    assert downstream["photos"] > PATIENTS and len(downstream["by_region"]) > 2
     assert figures["utility"]["colour_change"] == 0.0 and not any(figures["utility"]["geometry"].values())
     assert figures["quality"]["pixels_changed_outside"] == 0 and figures["quality"]["face_found"] == 1.0
     assert figures["worst"]["similarity"][0]["value"] == pytest.approx(1.0, abs=1e-5)
@@ -113,6 +118,7 @@ def test_one_face_for_everybody_is_nobody_and_says_nothing_of_a_disease(measured
     signs = figures["utility"]["signs"]["medeid"]
     assert abs(signs["kappa"]) < 0.05 and signs["dice"] < 0.2
     assert figures["utility"]["colour_change"] > 3.0 and figures["quality"]["pixels_changed_outside"] > 0
+    assert figures["utility"]["downstream"]["auroc"]["value"] == 0.5
     groups = figures["by_group"]["group"]
     assert sum(row["photos"] for row in groups.values()) == PATIENTS and set(groups) == {"t", "v"}
 
@@ -164,9 +170,10 @@ class Hopeless(PhotoByPhoto):
         raise OSError("not installed")
 
 
-def test_a_method_that_breaks_is_told_and_leaves_the_others_alone(measured, faces, tmp_path, pipeline):
+def test_a_method_that_breaks_is_told_and_leaves_the_others_alone(measured, faces, tmp_path, pipeline, clip_folder):
     out = shutil.copytree(measured[0], tmp_path / "out")
-    results, timing = run_benchmark(faces, out, [Hopeless(), Broken(), "blur"], PATIENTS, 3, pipeline)
+    clip = ClipFeatures(clip_folder)
+    results, timing = run_benchmark(faces, out, [Hopeless(), Broken(), "blur"], PATIENTS, 3, pipeline, clip=clip)
     hopeless, blur = results["methods"]["hopeless"], results["methods"]["blur"]
     assert hopeless["photos"] == {"released": 0, "withheld": 0, "failed": PATIENTS}
     assert hopeless["failures"] == {"OSError: not installed": 10} and "privacy" not in hopeless
@@ -179,6 +186,8 @@ def test_a_method_that_breaks_is_told_and_leaves_the_others_alone(measured, face
     assert blur["photos"]["released"] == PATIENTS
     assert blur["privacy"]["dlib"]["face_only"]["rank1"]["value"] < 1.0
     assert blur["utility"]["signs"]["medeid"]["kappa"] < 0.8 and blur["quality"]["pixels_changed_outside"] == 0
+    assert results["settings"]["clip"]["name"] == clip_folder.name
+    assert blur["quality"]["clip"]["kernel_distance"] is not None
     assert (out / "original" / "figures.json").is_file()
     report = (out / "report.html").read_text()
     assert f"{label} failed on" in report and "hopeless failed on" in report

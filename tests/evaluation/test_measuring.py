@@ -3,7 +3,8 @@ import pytest
 from medeid.evaluation.classical import BlackBox
 from medeid.evaluation.cohort import People
 from medeid.evaluation.measuring import changed_region, grown_box, own_mask
-from medeid.evaluation.methods import Alias, Medeid
+from medeid.evaluation.methods import Medeid
+from medeid.evaluation.protocol import Alias
 from medeid.types import WHOLE_FACE
 
 ALIAS = Alias(b"k" * 16, "patient")

@@ -13,15 +13,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from medeid.evaluation.classical import BlackBox, Blur, EyeBar, KSameAverage, Pixelate
 from medeid.evaluation.methods import (
     METHODS,
-    Alias,
     Command,
     Deface,
     DiffusersInpainting,
     Identity,
     Medeid,
-    MethodError,
     create_method,
 )
+from medeid.evaluation.protocol import Alias, MethodError
 from medeid.faces.alignment import transform_points
 from medeid.faces.mesh import MOUTH_CORNERS, OVAL, points5_from_mesh, region_mask
 from medeid.records import VerificationError
@@ -253,6 +252,18 @@ def test_inpainting_draws_an_alias_the_same_within_the_ellipse_alone(inpainting,
     assert not change(image, first)[radius > 1.03].any()
     assert change(image, first)[radius < 0.97].mean() > 10
     assert change(first, other)[radius < 0.97].mean() > 3
+
+
+def test_an_inpainting_model_is_named_by_its_folder(inpainting, pipeline, light_face, tmp_path):
+    method = create_method(f"inpaint:{inpainting}", pipeline)
+    assert method.name == "inpaint-tiny"
+    result = run(method, light_face)
+    assert result.shape == light_face[0].shape and change(light_face[0], result).max() > 10
+    with pytest.raises(ValueError, match="must be an inpainting model of diffusers, but '.*nowhere' cannot be loaded"):
+        create_method(f"inpaint:{tmp_path / 'nowhere'}", pipeline)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        create_method(f"inpaint:{tmp_path}", pipeline)
 
 
 def test_methods_go_by_their_names(pipeline, light_face):

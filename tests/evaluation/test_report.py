@@ -32,7 +32,17 @@ FIGURES = {
     "photos": COUNTS,
     "failures": {},
     "privacy": {"dlib": {"face_only": ATTACK, "whole_crop": ATTACK}},
-    "utility": {"signs": {"medeid": SIGNS, "judge": SIGNS}, "geometry": {"lid_aperture": 0.012}, "colour_change": 1.5},
+    "utility": {
+        "signs": {"medeid": SIGNS, "judge": SIGNS},
+        "geometry": {"lid_aperture": 0.012},
+        "colour_change": 1.5,
+        "downstream": {
+            "photos": 14,
+            "auroc": {"value": 0.6, "low": 0.5, "high": 0.7, "chance": 0.5, "count": 16},
+            "auroc_originals": {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5, "count": 16},
+            "by_region": {"upper_lid": {"photos": 4, "auroc": 0.625, "auroc_originals": 0.875}},
+        },
+    },
     "quality": {"kernel_distance": 0.02, "pixels_changed_outside": 0, "face_found": 1.0},
     "by_group": {"skin_tone": {"very_light": {"photos": 7, "worst_rank1": 0.5, "kappa": None}}},
     "worst": {
@@ -81,6 +91,18 @@ def test_the_page_stands_alone_and_names_every_method(report):
 
 def test_rates_come_with_interval_and_luck(report):
     assert "12.5 % (5.0-25.0)" in report and "luck 1.0" in report and "1.0 %" in report
+
+
+def test_what_is_learned_from_results_stands_beside_what_is_learned_from_originals(report, results, tmp_path):
+    cells = [
+        ["mean, in %", "", "80.0 % (70.0-90.0)", *["60.0 % (50.0-70.0)"] * 2],
+        ["upper lid", "4", "0.875", *["0.625"] * 2],
+    ]
+    assert all("".join(f"<td>{cell}</td>" for cell in row) in report for row in cells)
+    for figures in results["methods"].values():
+        figures.get("utility", {})["downstream"] = None
+    write_report(tmp_path, results, TIMING)
+    assert "Too few photos show a sign" in (tmp_path / "report.html").read_text()
 
 
 def test_the_worst_come_first_before_and_after(report):

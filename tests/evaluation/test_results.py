@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medeid.evaluation.cohort import People, Task
-from medeid.evaluation.methods import Alias
+from medeid.evaluation.protocol import Alias
 from medeid.evaluation.results import MethodFolder, run_method
 
 
