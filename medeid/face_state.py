@@ -54,6 +54,7 @@ class FaceState:
         pseudonym: What the patient is called, if it is known and there is a key.
         landmarks: float32 [478, 3], in pixels of a 256 px crop.
         mask: float32 [S, S] in [0, 1], feathered: how far the new face covers the old one.
+        cover: What of the mask the new face needs.
         hole: float32 [S, S] of {0, 1}: what the UNet may not see.
         neighbours: float32 [S, S] of {0, 1}: where other faces of the photo reach into the crop.
         embeddings: The source's unit embedding [D] by each recognizer.
@@ -76,6 +77,7 @@ class FaceState:
     neighbours: np.ndarray
     pseudonym: str | None = None
     embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
+    cover: np.ndarray = field(init=False)
     seen: Seen = field(init=False)
     seen_after: Seen = field(init=False)
     wanted: set[str] = field(default_factory=set)

@@ -38,7 +38,7 @@ from .faces.mesh import (
     points5_from_mesh,
     scale_points,
 )
-from .faces.privacy import identity_mask
+from .faces.privacy import fitted_mask, identity_mask
 from .faces.shape import ShapePrior
 from .identity.adapter import IdentitySuppressionAdapter
 from .identity.recognizer import Recognizer, load_recognizers
@@ -376,6 +376,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 failed, surrogates, num_inference_steps, guidance_scale, identity_guidance_scale, callback_on_step_end
             )
             self.keep_shapes([face for face in failed if face.preserved.posed])
+            self.fit_masks(failed, privacy)
             pasted |= self.paste_all(photos, faces, failed)
             failed = self.verify(failed, pasted)
             if not failed:
@@ -715,6 +716,12 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 rng = np.random.default_rng(face.generator.initial_seed())
                 face.generated = keep_shape(image, points, goal, face.preserved.posed, rng)
 
+    def fit_masks(self, faces: list[FaceState], privacy: float) -> None:
+        """Covers no more of each photo than the new face needs, unless more than the face is to go."""
+        drawn = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
+        for face, points in zip(faces, drawn, strict=True):
+            face.cover = fitted_mask(face.mask, face.landmarks, points) if privacy <= WHOLE_FACE else face.mask
+
     def paste(self, photo: Photo, faces: list[FaceState]) -> tuple[np.ndarray, np.ndarray]:
         """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.
 
@@ -722,17 +729,18 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """
         result, changed = photo.rgb, np.zeros(photo.rgb.shape[:2], bool)
         for face in sorted(faces, key=lambda face: matrix_scale(face.crop.matrix), reverse=True):
-            generated = match_colour(face.generated, face.crop.image, face.mask)
+            generated = match_colour(face.generated, face.crop.image, face.cover)
             lesions = face.preserved.skin > 0
             generated = keep_colour(generated, face.crop.image, face.landmarks, face.preserved.areas, lesions)
             rng = np.random.default_rng(face.generator.initial_seed())
-            result = paste_face(result, generated, face.crop.matrix, face.mask, rng)
+            result = paste_face(result, generated, face.crop.matrix, face.cover, rng)
             unit = face.crop.size / LANDMARK_SIZE / matrix_scale(face.crop.matrix)
             for weight, harmonise in ((face.preserved.skin, True), (face.preserved.eyes, False)):
+                weight = np.minimum(weight, face.cover)  # around it nothing has changed
                 if weight.any():
                     weight = warped_mask(weight, face.crop.matrix, photo.rgb.shape)
                     result = keep_appearance(result, photo.rgb, weight, unit, harmonise)
-            changed |= warped_mask(face.mask, face.crop.matrix, changed.shape) > 0
+            changed |= warped_mask(face.cover, face.crop.matrix, changed.shape) > 0
         return result, changed
 
     def paste_all(
@@ -782,7 +790,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """Blurs the faces that no surrogate passed for, with all that was to be preserved of them."""
         for face in failed:
             face.record.blurred = True
-            face.mask = np.maximum(face.mask, identity_mask(face.landmarks, WHOLE_FACE, face.crop.size))
+            face.cover = np.maximum(face.mask, identity_mask(face.landmarks, WHOLE_FACE, face.crop.size))
             face.generated = blurred_face(face.crop.image)
             nothing = np.zeros_like(face.mask)
             face.preserved = replace(face.preserved, skin=nothing, eyes=nothing, areas=())

@@ -14,9 +14,10 @@ from .alignment import check_photo, invert, matrix_scale, photo_window
 
 _BORDER = 3  # crop px along the crop's border where the mask is 0; more than the reach of cubic interpolation
 
-# Seam colour: differences are averaged over this many px of a 256 px crop, at most this many levels count
-# (more is not a tint but another object), and they fade out over this many px into the face.
-_SEAM_SIGMA, _SEAM_LIMIT, _SEAM_DEPTH = 8.0, 20.0, 40.0
+# Levels: skin differs by less from the median of its face, and a tint by less from the face's mean tint.
+_SKIN_RANGE, _SEAM_LIMIT = 50.0, 25.0
+_SEAM_SIGMAS = (48.0, 24.0, 12.0)  # px of a 256 px crop: the tint along the seam is continued by ever narrower means
+_SEAM_TRUST = 0.1  # share of skin under such a mean at which it counts for one half
 
 _CONTEXT_SHARE = 0.15  # of the pasted part's sides: the rim in which the photo's grain is measured
 _MIN_CONTEXT_PIXELS = 100
@@ -77,10 +78,12 @@ def feathered_mask(region: np.ndarray, feather: float | None = None) -> np.ndarr
 
 
 def match_colour(generated: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Take a tint off the generated crop near the seam, where the eye compares it with the photo.
+    """Takes the tint off a generated crop that the eye would see beside the photo around it.
 
-    The difference to the original is averaged over the seam (where the mask lies between 0 and 1, outside of
-    the replaced region), added, and faded out towards the middle, where colour may carry a sign of disease.
+    The tint is the difference to the original along the seam (where the mask lies between 0 and 1, outside of the
+    replaced region), where both show skin: hair that begins elsewhere is no tint. It is continued into the face as
+    smoothly as it can be, so that near the seam it is that of the nearest skin and in the middle the mean of all;
+    a narrower fade would leave a band along the hair.
 
     Args:
         generated (`np.ndarray`):
@@ -98,17 +101,31 @@ def match_colour(generated: np.ndarray, original: np.ndarray, mask: np.ndarray) 
     """
     _check_crop(generated, mask, "generated")
     _check_crop(original, mask, "original")
-    unit = mask.shape[0] / 256
-    seam = ((mask > 0) & (mask < 1)).astype(np.float32)
+    seam, face = (mask > 0) & (mask < 1), mask >= 1
+    if not (seam.any() and face.any()):
+        return generated
+    tone = np.median(generated[face], axis=0)  # most of a face is skin
+    skin = _smoothstep(2.0 - np.abs(generated - tone).max(2) / _SKIN_RANGE)
     difference = original.astype(np.float32) - generated
-    difference = difference.clip(-_SEAM_LIMIT, _SEAM_LIMIT) * seam[..., None]
-    total = cv2.GaussianBlur(difference, (0, 0), _SEAM_SIGMA * unit)
-    weight = cv2.GaussianBlur(seam, (0, 0), _SEAM_SIGMA * unit)
-    # Where no seam is near, both are 0, and so is the offset.
-    offset = total / np.maximum(weight, 1e-3)[..., None]
-    depth = cv2.distanceTransform((mask >= 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    fade = _smoothstep(1 - depth / (_SEAM_DEPTH * unit))
-    return _to_uint8(generated + offset * fade[..., None])
+    tint = _continued(difference, skin * seam * (skin > 0.5), seam.mean(), mask.shape[0] / 256)
+    return _to_uint8(generated + tint * cv2.GaussianBlur(skin, (0, 0), mask.shape[0] / 128)[..., None])
+
+
+def _continued(difference: np.ndarray, skin: np.ndarray, seam: float, unit: float) -> np.ndarray:
+    """The tint float32 `[S, S, 3]` everywhere, of its mean along the seam's skin and ever narrower local means."""
+    if not skin.any():
+        return np.zeros_like(difference)
+    middle = np.median(difference[skin > 0], axis=0)
+    weight = skin * (np.abs(difference - middle).max(2) < _SEAM_LIMIT)
+    mean = (difference * weight[..., None]).sum((0, 1)) / max(weight.sum(), 1.0)
+    share = weight.mean() / seam
+    tint = np.broadcast_to(mean * share / (share + _SEAM_TRUST), difference.shape)
+    for sigma in _SEAM_SIGMAS:
+        near = cv2.GaussianBlur(weight, (0, 0), sigma * unit)
+        total = cv2.GaussianBlur(difference * weight[..., None], (0, 0), sigma * unit)
+        trust = near / (near + _SEAM_TRUST)
+        tint = tint + trust[..., None] * (total / np.maximum(near, 1e-6)[..., None] - tint)
+    return tint.clip(-_SEAM_LIMIT, _SEAM_LIMIT)
 
 
 def paste_face(

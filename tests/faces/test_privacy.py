@@ -8,7 +8,7 @@ import pytest
 
 from medeid.data.faces import FaceFolder
 from medeid.faces.mesh import head_mask, region_mask
-from medeid.faces.privacy import identity_mask, spared_eyes
+from medeid.faces.privacy import fitted_mask, identity_mask, spared_eyes
 
 LANDMARKS = FaceFolder(Path(__file__).parents[2] / "examples" / "faces", "train").landmarks(0)
 
@@ -41,3 +41,18 @@ def test_a_level_means_the_same_at_any_size():
 def test_levels_out_of_range_are_an_error(level):
     with pytest.raises(ValueError, match="`privacy`"):
         identity_mask(LANDMARKS, level, 256)
+
+
+def test_a_fitted_mask_covers_both_faces_and_no_more_beside_the_jaw(light_face):
+    landmarks = light_face[1]
+    mask = identity_mask(landmarks, 0.75, 256)
+    centre = landmarks.mean(0)
+    broader = centre + (landmarks - centre) * (1.08, 1.0, 1.0)
+    fitted = fitted_mask(mask, landmarks, broader.astype(np.float32))
+    assert (fitted <= mask).all()
+    oval = region_mask(landmarks, "oval") > 0
+    both = (oval | (region_mask(broader, "oval") > 0)) & (mask == 1)
+    assert (fitted[both] > 0.99).all()
+    brows = int(landmarks[:, 1].min() + 20)
+    np.testing.assert_array_equal(fitted[:brows], mask[:brows])
+    assert (fitted > 0)[150:].sum() < 0.95 * (mask > 0)[150:].sum()
