@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..clinical.sources import Names, PhotoFile, name_results
-from ..identity.keys import InvalidKeyError, key_check
+from ..identity.keys import LEAST_BYTES, InvalidKeyError, key_check
 from ..types import MAX_ATTEMPTS, WHOLE_FACE, OnFail
 from .app import app
 from .console import NOT_ALL_RELEASED, errors, prepare_output, progress_bar, quiet, say, usage_error
@@ -165,12 +166,21 @@ def deid(
     on_fail: Annotated[
         OnFail, typer.Option(help="What becomes of a photo with a face for which none of them passed.")
     ] = "withhold",
+    burned_in_checked: Annotated[
+        bool,
+        typer.Option(
+            "--burned-in-checked",
+            help="Somebody has looked: no name or date is written into the pixels. DICOM that does not say so itself "
+            "is withheld otherwise.",
+        ),
+    ] = False,
     device: Device = "cpu",
     boxes: Boxes = None,
 ) -> None:
     """Replace every face in each PHOTO by that of somebody who does not exist.
 
-    Writes OUT/NAME.png, lossless and without metadata: everything but the face stays as it was to the bit. Of a
+    Writes OUT/NAME.png, lossless and without metadata: everything but the face stays as it was to the bit. DICOM
+    stays DICOM (OUT/NAME.dcm), uncompressed, with a header that names nobody (pip install medeid[dicom]). Of a
     folder all pictures are taken, and the results lie in OUT as the photos do in it.
     What was done is told in OUT/records.jsonl, without names, and in OUT/audit.jsonl, which nobody changes unseen
     (medeid audit verify).
@@ -194,6 +204,7 @@ def deid(
         "privacy": privacy,
         "max_attempts": max_attempts,
         "on_fail": on_fail,
+        "burned_in_checked": burned_in_checked,
     }
     quiet()
     from ..clinical.audit import AuditError  # these import torch and diffusers: not for --help
@@ -222,7 +233,9 @@ def deid(
             note = f"going on: {len(run.statuses)} of {len(files)} photos were done before"
             say(errors, "[bold yellow]note:[/]", note)
         with _audit_log(out, options, key) as audit, _vault(vault, key, recipient) as opened:
-            _deidentify(run, {**options, "surrogate_identity": identity}, jobs, audit, opened)
+            # Without a study's key one that is forgotten: UIDs still agree among the files of this run.
+            secret = {"surrogate_identity": identity, "header_key": key or secrets.token_bytes(LEAST_BYTES)}
+            _deidentify(run, {**options, **secret}, jobs, audit, opened)
     except KeyboardInterrupt:
         raise usage_error(f"interrupted; the same command goes on with {out}") from None
     except BrokenExecutor as error:

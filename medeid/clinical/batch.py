@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -14,11 +15,15 @@ import torch
 from PIL import Image, ImageOps
 
 from ..faces.detection import parse_boxes
+from ..identity.keys import LEAST_BYTES
 from ..identity.surrogate import SurrogateIdentity
+from ..photos import Photo, PhotoInput
 from ..pipeline import MedicalDeIDPipeline, Preserve
-from ..records import FaceRecord, NoFaceFoundError, VerificationError
+from ..records import FaceRecord, NoFaceFoundError, PhotoRecord, VerificationError
 from ..types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, OnFail
-from .images import ImageFileError, lossless_format, read_image, write_image
+from .dicom_pseudonyms import Pseudonyms
+from .images import ImageFileError, read_image
+from .opening import open_photo
 from .sources import PhotoFile
 
 
@@ -70,6 +75,10 @@ class Deidentifier:
             Makes each photo's result a function of the seed, its place in the run and its pixels.
         surrogate_identity (`SurrogateIdentity`, *optional*):
             See the pipeline.
+        header_key (`bytes`, *optional*):
+            What UIDs, dates and codes in DICOM headers come from, see [`Pseudonyms`].
+        burned_in_checked (`bool`, *optional*, defaults to `False`):
+            Of DICOM, see [`DicomFile.read`].
         identity_guidance_scale, privacy, max_attempts, on_fail (*optional*):
             See the pipeline.
     """
@@ -83,6 +92,8 @@ class Deidentifier:
         preserve: Preserve = "auto",
         seed: int | None = None,
         surrogate_identity: SurrogateIdentity | None = None,
+        header_key: bytes | None = None,
+        burned_in_checked: bool = False,
         identity_guidance_scale: float | None = None,
         privacy: float = WHOLE_FACE,
         max_attempts: int = MAX_ATTEMPTS,
@@ -94,13 +105,13 @@ class Deidentifier:
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
             "preserve": preserve,
-            "surrogate_identity": surrogate_identity,
             "identity_guidance_scale": identity_guidance_scale,
             "privacy": privacy,
             "max_attempts": max_attempts,
             "on_fail": on_fail,
         }
-        self.seed = seed
+        self.seed, self.surrogate_identity = seed, surrogate_identity
+        self.header_pseudonyms, self.burned_in_checked = Pseudonyms(header_key), burned_in_checked
 
     def _generator(self, index: int) -> torch.Generator | None:
         if self.seed is None:
@@ -110,51 +121,77 @@ class Deidentifier:
         return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
     def run(self, photo: PhotoFile, out: Path) -> FileResult:
-        """De-identifies one file into `out / photo.name` plus the suffix of a lossless format."""
+        """De-identifies one file into `out / photo.name` plus the suffix of a lossless format, or of DICOM."""
         record = FileRecord(photo.index, "unusable")
         try:
-            image = read_image(photo.source)
-            image_format, suffix = lossless_format(image)
-            target = out / (photo.name + suffix)
+            source = open_photo(photo.source, self.header_pseudonyms, self.burned_in_checked)
+            target = out / (photo.name + source.suffix)
             if target.exists() and target.samefile(photo.source):
                 return FileResult(record, "the result would overwrite it; choose another folder by -o")
-            output = self.pipeline(
-                image,
-                parse_photo_boxes(photo.boxes, image),
-                manifestation_mask=None if photo.mask is None else read_mask(photo.mask),
-                generator=self._generator(photo.index),
-                pseudonym=photo.pseudonym,
-                **self.options,
-            )
+            frames = self._deidentified(photo, source.frames, record)
             target.parent.mkdir(parents=True, exist_ok=True)
-            record.output_sha256 = write_image(output.images[0], target, image_format)
+            record.output_sha256 = source.write(frames, target, photo.pseudonym)
         except NoFaceFoundError as error:
             record.status = "no_face"
             return FileResult(record, error.reason)
         except VerificationError as error:
-            told = error.records[error.index]
-            record.status, record.faces, record.seconds = "withheld", told.faces, told.seconds
+            _add(record, error.records[error.index])
             return FileResult(record, error.reason)
         except (ImageFileError, ValueError) as error:
+            record.status = "unusable"
             return FileResult(record, str(error))
         except OSError as error:
-            return FileResult(
-                record, f"the result cannot be written ({error.strerror}); make room or choose another -o"
-            )
+            record.status = "unusable"
+            reason = f"the result cannot be written ({error.strerror}); make room or choose another -o"
+            return FileResult(record, reason)
         except (RuntimeError, MemoryError) as error:
+            record.status = "unusable"
             return FileResult(record, f"the model failed on it ({type(error).__name__}); is there memory enough?")
-        told = output.records[0]
-        record.status, record.faces, record.seconds = told.status, told.faces, told.seconds
-        record.rejected = [each.reason for each in told.rejected]
         return FileResult(record)
 
+    def _deidentified(self, photo: PhotoFile, frames: Sequence[PhotoInput], record: FileRecord) -> list[PhotoInput]:
+        """All frames of a photo, of which one that fails withholds the others."""
+        identity, pseudonym = self._patient(photo, len(frames))
+        generator = self._generator(photo.index)
+        results: list[PhotoInput] = []
+        for frame in frames:
+            output = self.pipeline(
+                frame,
+                parse_photo_boxes(photo.boxes, frame),
+                manifestation_mask=None if photo.mask is None else read_mask(photo.mask),
+                generator=generator,
+                surrogate_identity=identity,
+                pseudonym=pseudonym,
+                **self.options,
+            )
+            results.append(output.images[0])
+            _add(record, output.records[0])
+        return results
 
-def parse_photo_boxes(boxes: Any, image: Image.Image) -> list[list[FaceBox]] | None:
+    def _patient(self, photo: PhotoFile, frames: int) -> tuple[SurrogateIdentity | None, str | None]:
+        """The key and the pseudonym of a photo; without a key the frames of one still show one person."""
+        if photo.pseudonym is not None or frames == 1:
+            return self.surrogate_identity, photo.pseudonym
+        if self.seed is None:
+            return SurrogateIdentity(secrets.token_bytes(LEAST_BYTES)), "frames"
+        seeded = np.random.SeedSequence((self.seed, photo.index)).generate_state(LEAST_BYTES // 4)
+        return SurrogateIdentity(seeded.tobytes()), "frames"
+
+
+def _add(record: FileRecord, told: PhotoRecord) -> None:
+    """Adds what was done to one frame."""
+    worst = ("withheld", "blurred", "released")
+    record.status = min(told.status, record.status, key=lambda each: worst.index(each) if each in worst else len(worst))
+    record.faces += told.faces
+    record.seconds += told.seconds
+    record.rejected += [each.reason for each in told.rejected]
+
+
+def parse_photo_boxes(boxes: Any, frame: PhotoInput) -> list[list[FaceBox]] | None:
     """The user's own faces of one photo, as the pipeline takes them; None where the user gave none."""
     if boxes is None:
         return None
-    width, height = ImageOps.exif_transpose(image).size
-    return [parse_boxes(boxes, (height, width))]
+    return [parse_boxes(boxes, Photo.open(frame).rgb.shape[:2])]
 
 
 def read_mask(path: Path) -> Image.Image:
