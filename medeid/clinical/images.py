@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from .colour_profile import colours_only
+
 # Photographic formats only: others of Pillow's start programs (EPS) or are no photos at all.
 FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "HEIF")
 PARTIAL = ".partial-"  # how the name of an unfinished file begins
@@ -86,6 +88,8 @@ def lossless_format(image: Image.Image) -> tuple[str, str]:
 def write_image(image: Image.Image, path: str | Path, image_format: str) -> str:
     """Writes an image under a temporary name and renames it, so that no half-written file is ever seen.
 
+    A colour profile is kept without the texts in it.
+
     Args:
         image (`PIL.Image.Image`):
             The image.
@@ -102,7 +106,7 @@ def write_image(image: Image.Image, path: str | Path, image_format: str) -> str:
     """
     path = Path(path)
     buffer = io.BytesIO()
-    profile = image.info.get("icc_profile")
+    profile = colours_only(image.info.get("icc_profile") or b"")
     image.save(buffer, format=image_format, **({"icc_profile": profile} if profile else {}))
     data = buffer.getvalue()
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
