@@ -1,9 +1,11 @@
 """Reading gives one clear error for whatever is wrong; writing is whole or not at all, and without metadata."""
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
+from dicom_samples import NAME, srgb_profile
 from PIL import Image
 from skimage import data
 
@@ -84,3 +86,28 @@ def test_the_lossless_format_keeps_every_mode(mode, photo, tmp_path):
     write_image(image, tmp_path / f"result{suffix}", image_format)
     back = read_image(tmp_path / f"result{suffix}")
     assert back.mode == mode and np.array_equal(np.asarray(back), np.asarray(image))
+
+
+def test_photos_of_phones_are_read(photo, tmp_path):
+    photo.save(tmp_path / "phone.heic", quality=95)
+    photo.save(tmp_path / "depth.jpg", "MPO", quality=95, save_all=True, append_images=[photo.rotate(90)])
+    for name in ("phone.heic", "depth.jpg"):
+        difference = np.asarray(read_image(tmp_path / name)).astype(int) - np.asarray(photo)
+        assert np.abs(difference).mean() < 5
+
+
+def test_no_thumbnail_comes_along(photo, tmp_path):
+    """Phones write a small picture of the unturned photo into EXIF; it would show the patient's face."""
+    thumbnail = io.BytesIO()
+    photo.resize((64, 64)).save(thumbnail, "JPEG")
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    exif[0xC4A5] = thumbnail.getvalue()
+    photo.save(tmp_path / "in.jpg", exif=exif, xmp=b"<x>Jane</x>", comment=b"Jane", icc_profile=srgb_profile())
+    assert thumbnail.getvalue() in (tmp_path / "in.jpg").read_bytes()
+    write_image(read_image(tmp_path / "in.jpg"), tmp_path / "out.png", "PNG")
+    written = (tmp_path / "out.png").read_bytes()
+    assert thumbnail.getvalue() not in written and b"Jane" not in written
+    assert b"eXIf" not in written
+    profile = Image.open(tmp_path / "out.png").info["icc_profile"]
+    assert profile and NAME.encode("utf-16be") not in profile
