@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..files import write_file
 from .dicom_pseudonyms import Pseudonyms
 from .images import MAX_PIXELS, ImageFileError
 
@@ -193,21 +192,10 @@ def write_dicom(dataset: Dataset, path: str | Path) -> str:
     Raises:
         OSError: the folder cannot be written to.
     """
-    path = Path(path)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     data = buffer.getvalue()
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_file(Path(path), data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from ..files import write_file
 from .colour_profile import colours_only
 
 # Photographic formats only: others of Pillow's start programs (EPS) or are no photos at all.
 FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "HEIF")
-PARTIAL = ".partial-"  # how the name of an unfinished file begins
 MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it takes a file for a decompression bomb
 
 
@@ -104,20 +102,9 @@ def write_image(image: Image.Image, path: str | Path, image_format: str) -> str:
     Raises:
         OSError: the folder cannot be written to.
     """
-    path = Path(path)
     buffer = io.BytesIO()
     profile = colours_only(image.info.get("icc_profile") or b"")
     image.save(buffer, format=image_format, **({"icc_profile": profile} if profile else {}))
     data = buffer.getvalue()
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_file(Path(path), data)
     return hashlib.sha256(data).hexdigest()

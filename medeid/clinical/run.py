@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..data.build import write_file
-from .images import PARTIAL
+from ..files import PARTIAL, write_file
 from .sources import PhotoFile
 
 RECORDS = "records.jsonl"

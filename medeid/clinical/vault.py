@@ -43,9 +43,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ..files import PARTIAL
 from .appending import AppendOnlyFile
 from .digests import file_sha256
-from .images import PARTIAL
 
 VERSION = 1
 

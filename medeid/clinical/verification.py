@@ -11,13 +11,14 @@ import torch
 
 from ..face_state import FaceState
 from ..faces.detection import detect_faces
+from ..files import PARTIAL
 from ..manifestations.taxonomy import parse_sign
 from ..photos import Photo
 from ..pipeline import MedicalDeIDPipeline, Preserve
 from ..records import AttemptRecord, FaceRecord, NoFaceFoundError
 from ..types import FaceBox
 from .batch import parse_photo_boxes
-from .images import PARTIAL, ImageFileError, picture_suffixes, read_image
+from .images import ImageFileError, picture_suffixes, read_image
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from PIL import Image
 
 from .. import __version__
 from ..faces.canvas import Canvas, NotVisibleError, skin_tone_band
+from ..files import write_file
 from ..manifestations.taxonomy import TAXONOMY, Finding, manifestation
 from .begun import read_state
 from .card import write_card
@@ -397,16 +398,6 @@ def _finish(out: Path, rows: Rows, plan: Plan, options: BuildOptions) -> None:
         start += count
     write_file(out / "README.md", write_card(out, plan.counts, options).encode())
     shutil.rmtree(out / _WORK_FOLDER, ignore_errors=True)
-
-
-def write_file(path: Path, content: bytes | Iterator[bytes]) -> None:
-    """Writes a file under a temporary name and renames it, so that none is ever seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Always the same temporary name: what a kill leaves is overwritten when the file is made again.
-    unfinished = path.with_name(f".{path.name}.partial")
-    with open(unfinished, "wb") as file:
-        file.writelines([content] if isinstance(content, bytes) else content)
-    os.replace(unfinished, path)
 
 
 def _encode(image: Image.Image, options: dict) -> bytes:

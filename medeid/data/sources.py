@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from ..clinical.images import ImageFileError, read_image
 from ..faces.canvas import check_landmarks
 from ..faces.mesh import LANDMARK_SIZE
+from ..files import write_file
 from .faces import FaceFolder
 
 if TYPE_CHECKING:
@@ -307,9 +308,7 @@ def cut_faces(photos: list[Path], root: Path, target: Path, size: int, on_progre
     np.savez(target / "landmarks.npz", landmarks=np.stack(landmarks))
     (target / "skipped.json").write_text(json.dumps([[each.file, each.reason] for each in skipped]))
     # Last, as it says that the others are complete.
-    partial = target / ".metadata.jsonl.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(partial, target / "metadata.jsonl")
+    write_file(target / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def read_skipped(folder: Path) -> list[Skipped]:

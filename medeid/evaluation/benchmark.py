@@ -17,8 +17,9 @@ import torch
 
 from .. import __version__
 from ..data.begun import read_state
-from ..data.build import check_folders, write_file
+from ..data.build import check_folders
 from ..data.sources import Skipped, fingerprint
+from ..files import write_file
 from ..manifestations.encoder import ManifestationEncoder
 from ..pipeline import MedicalDeIDPipeline
 from .classical import KSameAverage

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from ..data.build import BuildOptions, build_set, read_sources, write_file
+from ..data.build import BuildOptions, build_set, read_sources
 from ..data.faces import FaceFolder
 from ..data.mema import load_mema
 from ..data.sources import Skipped, SourceFaces, is_face_folder
 from ..faces.mesh import OVAL, points5_from_mesh, scale_points
+from ..files import write_file
 from ..pipeline import MedicalDeIDPipeline
 from ..types import FaceBox, FaceCrop
 from .linkage import other_visit

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..clinical.images import read_image
-from ..data.build import write_file
+from ..files import write_file
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.build import Plan, write_file
+from ..data.build import Plan
+from ..files import write_file
 from .cohort import PATIENTS, SPLIT
 from .summary import SECONDS, chance_text, main_rows, number, rate
 
