@@ -93,7 +93,7 @@ def test_follow_up_photos_share_a_surrogate(clinic, tmp_path, monkeypatch):
     options = ["--pseudonyms", table, "--key-file", tmp_path / "key", "--preserve", "none"]
     result = run("deid", clinic / "doe", "-o", tmp_path / "none", "-r", *options)
     assert result.exit_code == 1 and "names 2 photos that are not given" in result.output
-    run("deid", clinic, "-o", tmp_path / "out", "-r", *options)
+    run("deid", clinic, "-o", tmp_path / "out", "-r", "--jobs", "2", *options)
     _, first, second = [row for row in contents(tmp_path / "out")["records.jsonl"] if row["faces"]]
     digests = [row["faces"][0]["attempts"][0]["surrogate_digest"] for row in (first, second)]
     assert digests[0] == digests[1]

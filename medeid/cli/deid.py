@@ -210,7 +210,6 @@ def deid(
     from ..clinical.audit import AuditError  # these import torch and diffusers: not for --help
     from ..clinical.run import Run, RunError
     from ..clinical.vault import VaultError
-    from ..identity.surrogate import SurrogateIdentity
 
     sources = list_sources(photos, recursive, out)
     named = find_pseudonyms(pseudonym, pseudonyms, sources)
@@ -226,7 +225,6 @@ def deid(
         say(errors, "[bold yellow]note:[/]", note)
     files = _photo_files(sources, names, key, named, read_boxes(boxes, sources), find_masks(mask, sources))
     prepare_output(out)
-    identity = SurrogateIdentity(key) if key is not None and named else None
     try:
         run = Run(out, files, {**options, "key": None if key is None else key_check(key)})
         if run.statuses:
@@ -234,7 +232,7 @@ def deid(
             say(errors, "[bold yellow]note:[/]", note)
         with _audit_log(out, options, key) as audit, _vault(vault, key, recipient) as opened:
             # Without a study's key one that is forgotten: UIDs still agree among the files of this run.
-            secret = {"surrogate_identity": identity, "header_key": key or secrets.token_bytes(LEAST_BYTES)}
+            secret = {"key": key, "header_key": key or secrets.token_bytes(LEAST_BYTES)}
             _deidentify(run, {**options, **secret}, jobs, audit, opened)
     except KeyboardInterrupt:
         raise usage_error(f"interrupted; the same command goes on with {out}") from None

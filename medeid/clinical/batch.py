@@ -73,8 +73,8 @@ class Deidentifier:
             See the pipeline.
         seed (`int`, *optional*):
             Makes each photo's result a function of the seed, its place in the run and its pixels.
-        surrogate_identity (`SurrogateIdentity`, *optional*):
-            See the pipeline.
+        key (`bytes`, *optional*):
+            The study's, for photos with a pseudonym, see [`SurrogateIdentity`].
         header_key (`bytes`, *optional*):
             What UIDs, dates and codes in DICOM headers come from, see [`Pseudonyms`].
         burned_in_checked (`bool`, *optional*, defaults to `False`):
@@ -91,7 +91,7 @@ class Deidentifier:
         guidance_scale: float | None = None,
         preserve: Preserve = "auto",
         seed: int | None = None,
-        surrogate_identity: SurrogateIdentity | None = None,
+        key: bytes | None = None,
         header_key: bytes | None = None,
         burned_in_checked: bool = False,
         identity_guidance_scale: float | None = None,
@@ -110,7 +110,8 @@ class Deidentifier:
             "max_attempts": max_attempts,
             "on_fail": on_fail,
         }
-        self.seed, self.surrogate_identity = seed, surrogate_identity
+        self.seed = seed
+        self.surrogate_identity = None if key is None else SurrogateIdentity(key)
         self.header_pseudonyms, self.burned_in_checked = Pseudonyms(header_key), burned_in_checked
 
     def _generator(self, index: int) -> torch.Generator | None:

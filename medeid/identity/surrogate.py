@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -23,6 +24,10 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
             Dimension D of an embedding.
         recognizer (`str`, *optional*, defaults to `"dlib"`):
             Name of the recognizer whose embeddings were fitted.
+        truncation (`float`, *optional*, defaults to 1.2):
+            Where the normal distribution is cut off along each principal axis, in standard deviations. At the ends of
+            the axes are glasses, baldness and grimaces, which do not fit the photo around them. Surrogates still differ
+            as much as people do: what is left is spread to the fitted variance.
     """
 
     mean: torch.Tensor
@@ -30,7 +35,7 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
     factor: torch.Tensor
 
     @register_to_config
-    def __init__(self, embed_dim: int = 128, recognizer: str = "dlib"):
+    def __init__(self, embed_dim: int = 128, recognizer: str = "dlib", truncation: float = 1.2):
         super().__init__()
         self.register_buffer("mean", torch.zeros(embed_dim))
         self.register_buffer("scale", torch.ones(()))
@@ -130,8 +135,9 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
 
     def _candidates(self, generator: torch.Generator, count: int) -> torch.Tensor:
         """Standardised embeddings [count, D] of people who do not exist."""
-        noise = torch.randn(count, self.config.embed_dim, generator=generator).to(self.factor)
-        return noise @ self.factor.T
+        noise = torch.randn(count, self.config.embed_dim, generator=generator)
+        deviations, axes = torch.linalg.eigh(self.factor.cpu().double())
+        return (_truncated(noise.double(), self.config.truncation) * deviations @ axes.T).to(self.factor)
 
     @staticmethod
     def _far_enough(drawn: torch.Tensor, source: torch.Tensor, max_cosine: float) -> torch.Tensor:
@@ -142,6 +148,14 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
                 f"None of {len(drawn)} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
             )
         return away
+
+
+def _truncated(noise: torch.Tensor, limit: float) -> torch.Tensor:
+    """Standard normal noise as one between two limits, of variance 1 again."""
+    share = math.erf(limit / math.sqrt(2.0))
+    density = math.exp(-0.5 * limit**2) / math.sqrt(2.0 * math.pi)
+    deviation = math.sqrt(1.0 - 2.0 * limit * density / share)
+    return torch.erfinv(torch.erf(noise / math.sqrt(2.0)) * share) * math.sqrt(2.0) / deviation
 
 
 class SurrogateIdentity:

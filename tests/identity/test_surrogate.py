@@ -31,6 +31,13 @@ def test_draws_have_the_fitted_distribution(prior, embeddings):
     torch.testing.assert_close(drawn.T.cov(), real.T.cov(), atol=0.15, rtol=0.1)
 
 
+def test_nobody_lies_at_the_end_of_an_axis(prior, embeddings):
+    deviations, axes = torch.linalg.eigh(prior.standardise(embeddings).T.cov())
+    drawn, real = (sample @ axes / deviations.sqrt() for sample in (draws(prior, 2000), prior.standardise(embeddings)))
+    assert drawn.abs().max() < 2.0 < 3.0 < real.abs().max()
+    assert (drawn.std(0) - 1).abs().max() < 0.05
+
+
 def test_same_generator_state_same_surrogate(prior):
     first = prior.draw(torch.Generator().manual_seed(5))
     assert torch.equal(first, prior.draw(torch.Generator().manual_seed(5)))
