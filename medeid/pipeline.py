@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import cv2
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline, T2IAdapter, UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers looks here, see `load_config`
 from diffusers.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
-from huggingface_hub import snapshot_download
 from PIL import Image
 
 from .diffusion import inpaint
@@ -40,6 +41,7 @@ from .faces.mesh import (
 )
 from .faces.privacy import fitted_mask, identity_mask
 from .faces.shape import ShapePrior
+from .hub import DOWNLOAD_OPTIONS, UPLOAD_OPTIONS, check_weights, download_pipeline, upload_pipeline, write_code
 from .identity.adapter import IdentitySuppressionAdapter
 from .identity.recognizer import Recognizer, load_recognizers
 from .identity.surrogate import SurrogateIdentity, SurrogatePrior
@@ -80,7 +82,10 @@ def find_model(pretrained_model_name_or_path: str | Path, **hub: Any) -> Path:
         pretrained_model_name_or_path (`str` or `Path`):
             What it is called.
         hub:
-            For `huggingface_hub.snapshot_download`, where it is a repository.
+            For [`download_pipeline`], where it is a repository.
+
+    Raises:
+        `OSError`: it is not there, not for whoever asks, or damaged; which of these, and what to do, is in the message.
     """
     path = Path(pretrained_model_name_or_path)
     packaged = PACKAGED_WEIGHTS / path
@@ -88,7 +93,7 @@ def find_model(pretrained_model_name_or_path: str | Path, **hub: Any) -> Path:
         return path
     if len(path.parts) == 1 and packaged.is_dir():
         return packaged
-    return Path(snapshot_download(str(pretrained_model_name_or_path), **hub))
+    return download_pipeline(str(pretrained_model_name_or_path), **hub)
 
 
 class MedicalDeIDPipeline(DiffusionPipeline):
@@ -169,21 +174,89 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MedicalDeIDPipeline:
         """Loads a pipeline: `"medeid-tiny"` from the package, a folder, or a repository on the Hub.
 
-        Other arguments are those of `DiffusionPipeline.from_pretrained`. Weights are read from safetensors only.
+        Weights are read from safetensors only, and no code from where they are. From the Hub come only the files that
+        are needed, and what is in its cache already is not asked for again.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`):
+                What it is called.
+            kwargs:
+                `revision`, `cache_dir`, `token`, `local_files_only` and `force_download` for the Hub, and what
+                `DiffusionPipeline.from_pretrained` takes besides, components among it.
+
+        Returns:
+            `MedicalDeIDPipeline`
+
+        Raises:
+            `OSError`: it is not there, not for whoever asks, damaged, or not in safetensors.
         """
-        hub = {key: kwargs.pop(key) for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
-        path = find_model(pretrained_model_name_or_path, **hub)
+        hub = {key: kwargs.pop(key) for key in DOWNLOAD_OPTIONS if key in kwargs}
+        path = find_model(pretrained_model_name_or_path, variant=kwargs.get("variant"), given=tuple(kwargs), **hub)
+        check_weights(path, given=tuple(kwargs))
         pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         pipeline.manifestation_encoder.fuse_batch_norms()
         return pipeline
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Saves every component in its own folder; the UNet's is that of a plain UNet."""
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As of any diffusers class, but medeid's own models are those of the installed package.
+
+        Code of the same name may lie beside the weights, for those who load by `DiffusionPipeline` (see
+        [`write_code`]). diffusers would run that instead, if it was allowed to.
+        """
+        config = super().load_config(*args, **kwargs)
+        for name, value in config.items():
+            if isinstance(value, list) and value and str(value[0]).startswith("medeid."):
+                config[name] = [__name__, value[1]]
+        return config
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Saves every component in its own folder; the UNet's is that of a plain UNet.
+
+        Args:
+            save_directory (`str` or `Path`):
+                The folder, made if it is not there.
+            push_to_hub (`bool`, *optional*, defaults to `False`):
+                Whether to upload it, too, under `repo_id` or the folder's name.
+            kwargs:
+                Of `DiffusionPipeline.save_pretrained`, and of [`push_to_hub`].
+        """
+        folder = Path(save_directory)
+        upload = {"repo_id": folder.name} | {key: kwargs.pop(key) for key in UPLOAD_OPTIONS if key in kwargs}
         self.identity_adapter.detach(self.unet)
         try:
-            super().save_pretrained(save_directory, **kwargs)
+            super().save_pretrained(folder, **kwargs)
         finally:
             self.identity_adapter.attach(self.unet)
+        write_code(folder)
+        if push_to_hub:
+            upload_pipeline(folder, source=self._source, **upload)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Uploads a whole repository: every component as safetensors, model card with pictures, licence.
+
+        The card of the folder that the pipeline was loaded from goes along while the weights are the same. Else one is
+        written that claims nothing, unless the repository has a card.
+
+        Args:
+            repo_id (`str`):
+                Of the repository, `"org/name"`; made if it is not there.
+            kwargs:
+                `commit_message`, `private` (`True` unless you say otherwise, for a repository that is new), `token` and
+                `create_pr` for the Hub, and what [`save_pretrained`] takes besides, such as `variant`.
+
+        Returns:
+            `str`: the address of the commit.
+        """
+        upload = {key: kwargs.pop(key) for key in UPLOAD_OPTIONS if key in kwargs}
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            return upload_pipeline(Path(folder), repo_id, source=self._source, **upload)
+
+    @property
+    def _source(self) -> Path | None:
+        """The folder that it was loaded from."""
+        return Path(self.name_or_path) if self.name_or_path else None
 
     @property
     def detectors(self) -> list[FaceDetector]:
