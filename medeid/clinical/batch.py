@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..faces.detection import parse_boxes
 from ..identity.keys import LEAST_BYTES
@@ -202,7 +202,7 @@ def read_mask(path: Path) -> Image.Image:
         ImageFileError: the file cannot be used; the message says that it is the mask.
     """
     try:
-        return ImageOps.exif_transpose(read_image(path))
+        return read_image(path)
     except ImageFileError as error:
         raise ImageFileError(f"its mask cannot be used: {error}") from error
 

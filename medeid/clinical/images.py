@@ -7,7 +7,7 @@ import io
 import warnings
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..files import write_file
 from .colour_profile import colours_only
@@ -44,7 +44,7 @@ def read_image(path: str | Path) -> Image.Image:
             pictures in a JPEG of a phone (MPO: depth, motion) the first.
 
     Returns:
-        `PIL.Image.Image`: in its own mode, EXIF orientation not yet applied.
+        `PIL.Image.Image`: in its own mode, turned as its EXIF says, without metadata but a colour profile.
 
     Raises:
         ImageFileError: the file is missing, empty, no image, damaged, too large, or an animation.
@@ -56,8 +56,8 @@ def read_image(path: str | Path) -> Image.Image:
         raise ImageFileError("the file is empty; copy it again from where it came")
     try:
         with warnings.catch_warnings():
-            # Pillow warns from half of its limit on; a photo of 100 megapixels is no attack.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of half of its limit, though a photo of 100 megapixels is no attack, and of damaged metadata.
+            warnings.simplefilter("ignore")
             with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format != "MPO":
@@ -65,7 +65,7 @@ def read_image(path: str | Path) -> Image.Image:
                         f"it holds {frames} frames, but only stills can be used; save the frames apart"
                     )
                 image.load()
-                return image.copy() if image.format == "GIF" else image
+                return _upright(image)
     except UnidentifiedImageError as error:
         raise ImageFileError("it is no image, or of an unknown format; convert it to PNG or JPEG") from error
     except Image.DecompressionBombError as error:
@@ -74,8 +74,20 @@ def read_image(path: str | Path) -> Image.Image:
         raise ImageFileError("it may not be read; give yourself the right to read it") from error
     except ImageFileError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError as error:
+        raise ImageFileError("there is not memory enough to decode it; scale it down") from error
+    except Exception as error:  # decoders raise whatever they run into
         raise ImageFileError("it is damaged or incomplete; copy it again from where it came") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy without metadata, turned as EXIF says; EXIF that cannot be read says nothing."""
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # whatever is wrong with it
+        upright = image.copy()
+    upright.info = {name: upright.info[name] for name in ("icc_profile", "transparency") if name in upright.info}
+    return upright
 
 
 def lossless_format(image: Image.Image) -> tuple[str, str]:
