@@ -20,9 +20,9 @@ FACES = Path(__file__).parents[1] / "examples" / "faces"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="How often the run of a batch is killed.")
-    parser.addoption("--photos", type=int, default=4, help="Photos in that batch.")
-    parser.addoption("--mutations", type=int, default=100, help="Changed files of each format that are read.")
+    parser.addoption("--kills", type=int, default=1, help="How often the run of a batch is killed.")
+    parser.addoption("--photos", type=int, default=3, help="Photos in that batch.")
+    parser.addoption("--mutations", type=int, default=40, help="Changed files of each format that are read.")
 
 
 @pytest.fixture(scope="session")

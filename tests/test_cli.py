@@ -27,7 +27,7 @@ def records(folder):
 def photo(portrait, tmp_path):
     path = tmp_path / "in" / "jane_doe.jpg"
     path.parent.mkdir()
-    exif = portrait.getexif()
+    exif = Image.Exif()
     exif[0x010E] = "Jane Doe"
     portrait.save(path, quality=95, exif=exif)
     return path

@@ -19,6 +19,7 @@ def draw(pipeline, images, masks, seed=0, steps=2, guidance=2.0, identity_seed=0
         identities=identities,
         num_inference_steps=steps,
         guidance_scale=guidance,
+        tokens=pipeline.identity_adapter.no_tokens(len(images)),
         generator=torch.Generator().manual_seed(seed),
         on_step=on_step,
     )

@@ -78,7 +78,14 @@ class Denoiser(torch.nn.Module):
 
     def forward(self, latents, timesteps, masks, masked_latents, sketches, identities):
         structure = self.structure_adapter(sketches)
-        return predict(self.unet, structure, latents, timesteps, masks, masked_latents, identities)
+        return predict(
+            self.unet, structure, latents, timesteps, masks, masked_latents, identities, self.tokens(latents)
+        )
+
+    def tokens(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """Manifestation tokens that tell of nothing, for an adapter that attends to them."""
+        tokens = self.identity_adapter.no_tokens(len(latents))
+        return None if tokens is None else tokens.to(latents)
 
 
 def face_embeddings(folder: FaceFolder, recognizer: DlibRecognizer, batch_size: int = 32) -> torch.Tensor:
@@ -168,9 +175,17 @@ class UNetTask:
         grid = [images, images * (1 - masks) + 0.5 * masks, sketches]
         for chosen in (identities, *surrogates[:, None].expand(-1, len(images), -1)):
             generator.manual_seed(1)
-            parts = (part.to(device) for part in (images, masks, sketches, chosen))
+            parts = [part.to(device) for part in (images, masks, sketches, chosen)]
             drawn = inpaint(
-                self.vae, model.unet, model.structure_adapter, self.scheduler, *parts, 20, 2.0, generator=generator
+                self.vae,
+                model.unet,
+                model.structure_adapter,
+                self.scheduler,
+                *parts,
+                num_inference_steps=20,
+                guidance_scale=2.0,
+                tokens=model.tokens(parts[0]),
+                generator=generator,
             )
             grid.append(drawn.cpu())
         save_image(make_grid(torch.cat(grid), nrow=len(images)), picture)

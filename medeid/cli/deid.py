@@ -105,7 +105,10 @@ def deid(
     ] = "auto",
     recursive: Recursive = False,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Processes, each with a model of its own (700 MB); the result is the same.")
+        int,
+        typer.Option(
+            min=1, help="Processes, each with a model of its own (700 MB). The result is the same, but for rounding."
+        ),
     ] = 1,
     names: Annotated[
         Names,

@@ -140,7 +140,7 @@ def test_files_that_cannot_be_checked_are_told(verifier, portrait, tmp_path, sou
 
 
 def test_a_turned_source_is_compared_upright(verifier, portrait, released, tmp_path):
-    exif = portrait.getexif()
+    exif = Image.Exif()
     exif[0x0112] = 6  # stored lying
     portrait.rotate(90, expand=True).save(tmp_path / "source.jpg", quality=98, exif=exif)
     Image.fromarray(released).save(tmp_path / "output.png")
