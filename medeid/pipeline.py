@@ -791,9 +791,13 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
     def fit_masks(self, faces: list[FaceState], privacy: float) -> None:
         """Covers no more of each photo than the new face needs, unless more than the face is to go."""
+        if privacy > WHOLE_FACE:
+            for face in faces:
+                face.cover = face.mask
+            return
         drawn = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
         for face, points in zip(faces, drawn, strict=True):
-            face.cover = fitted_mask(face.mask, face.landmarks, points) if privacy <= WHOLE_FACE else face.mask
+            face.cover = fitted_mask(face.mask, face.landmarks, points)
 
     def paste(self, photo: Photo, faces: list[FaceState]) -> tuple[np.ndarray, np.ndarray]:
         """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.

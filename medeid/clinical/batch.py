@@ -154,12 +154,13 @@ class Deidentifier:
         """All frames of a photo, of which one that fails withholds the others."""
         identity, pseudonym = self._patient(photo, len(frames))
         generator = self._generator(photo.index)
+        mask = None if photo.mask is None else read_mask(photo.mask)
         results: list[PhotoInput] = []
         for frame in frames:
             output = self.pipeline(
                 frame,
                 parse_photo_boxes(photo.boxes, frame),
-                manifestation_mask=None if photo.mask is None else read_mask(photo.mask),
+                manifestation_mask=mask,
                 generator=generator,
                 surrogate_identity=identity,
                 pseudonym=pseudonym,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,6 +124,5 @@ def _digest(content: Any) -> str:
 
 def _remove_partial(folder: Path) -> None:
     """Removes what a kill has left half-written."""
-    leftovers: Iterable[Path] = folder.rglob(f"{PARTIAL}*")
-    for path in leftovers:
+    for path in folder.rglob(f"{PARTIAL}*"):
         path.unlink(missing_ok=True)
