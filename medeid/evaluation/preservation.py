@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -42,9 +43,10 @@ def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
         `dict`: `kappa`, Cohen's, macro over the labels that are read in a source, and `kappa_by_label`; `dice`, overlap
         of the masks before and after, macro over the appearance signs read in a source; `severity_change`, mean
         absolute, of the signs read in a source; `healthy_claimed`, share of faces without a label on which a sign is
-        read afterwards; `attempts` and `withheld`.
+        read afterwards; `attempts` and `withheld`; and `withheld_because`, how many attempts at the faces withheld
+        failed by each check (a sign that stays is named, too).
     """
-    faces, withheld, healthy = [], 0, []
+    faces, withheld, reasons, healthy = [], 0, Counter[str](), []
     for index, row in enumerate(tqdm(rows, desc="De-identifying")):
         image = np.asarray(row["image"])
         points = points5_from_mesh(np.asarray(row["landmarks"], np.float32))
@@ -52,8 +54,12 @@ def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
         try:
             generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
             _, (record,), _ = pipeline(image, [[whole]], generator=generator, return_dict=False)
-        except (NoFaceFoundError, VerificationError):
+        except NoFaceFoundError:
             withheld += 1
+            continue
+        except VerificationError as error:
+            withheld += 1
+            reasons.update(_failures(error))
             continue
         faces.append(record.faces[0])
         healthy.append(not any(row["labels"]))
@@ -65,6 +71,7 @@ def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
     return {
         "faces": len(faces),
         "withheld": withheld,
+        "withheld_because": dict(reasons.most_common()),
         "attempts": float(np.mean([len(face.attempts) for face in faces])),
         "kappa": mean_told(kappa),
         "kappa_by_label": {label: float(value) for label, value in zip(LABELS, kappa, strict=True) if value == value},
@@ -72,6 +79,12 @@ def measure(pipeline: MedicalDeIDPipeline, rows: Dataset, seed: int) -> dict:
         "severity_change": mean_told(np.array(changes)),
         "healthy_claimed": mean_told(after[np.array(healthy, bool)].any(1)),
     }
+
+
+def _failures(error: VerificationError) -> list[str]:
+    """What each attempt at a photo's faces failed by."""
+    (record,) = error.records
+    return [reason for face in record.faces for attempt in face.attempts for reason in attempt.failed]
 
 
 def _claims(faces: list[FaceRecord], when: str, thresholds: np.ndarray) -> np.ndarray:
@@ -111,9 +124,9 @@ def main(
     if as_json:
         print(json.dumps(figures, indent=2))
         return
-    by_label = figures.pop("kappa_by_label")
+    by_label, reasons = figures.pop("kappa_by_label"), figures.pop("withheld_because")
     table = Table("figure", "value")
-    for name, value in [*figures.items(), *sorted(by_label.items(), key=lambda each: each[1])]:
+    for name, value in [*figures.items(), *sorted(by_label.items(), key=lambda each: each[1]), *reasons.items()]:
         table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
     Console().print(table)
 
