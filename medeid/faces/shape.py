@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from scipy.spatial.transform import Rotation
 
 from .mesh import (
     INNER_LIPS,
@@ -22,6 +23,7 @@ from .mesh import (
     RIGHT_EYE,
     RIGHT_IRIS,
     RIGHT_LIDS,
+    flip_landmarks,
 )
 
 _MAX_STEP = 4.0  # px of a 256 px crop that a feature moves at most
@@ -128,6 +130,25 @@ def relax_landmarks(
             centre = own.mean(0)
             result[side, :2] = centre + (own - centre) * growth + (outwards * apart, down)
     return result
+
+
+def with_asymmetry(landmarks: np.ndarray, factor: float) -> np.ndarray:
+    """A face with more of its asymmetry, or less: what differs from its mirror image once that lies on it.
+
+    Args:
+        landmarks (`np.ndarray`):
+            float32 `[478, 3]` in pixels of a 256 px crop.
+        factor (`float`):
+            1 leaves them as they are, 0 makes the face the same on both sides.
+
+    Returns:
+        `np.ndarray`: float32 `[478, 3]`, a new array. Pose and size stay.
+    """
+    middle, mirrored = landmarks.mean(0), flip_landmarks(landmarks)
+    mirrored -= mirrored.mean(0)
+    onto, _ = Rotation.align_vectors(landmarks - middle, mirrored)
+    asymmetry = (landmarks - middle - onto.apply(mirrored)) / 2.0
+    return (landmarks + (factor - 1.0) * asymmetry).astype(np.float32)
 
 
 def _frontality(landmarks: np.ndarray) -> float:

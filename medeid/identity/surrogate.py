@@ -12,6 +12,8 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from .keys import LEAST_BYTES
 
+_OTHER_KIND = -0.2  # product of two main coordinates from which on two faces are clearly of different sex
+
 
 class SurrogatePrior(ModelMixin, ConfigMixin):
     """A normal distribution over the unit embeddings of a face recognizer.
@@ -60,11 +62,10 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         """Descriptors [B, D] of the recognizer -> standardised embeddings [B, D]."""
         return (embeddings - self.mean) / self.scale
 
-    @property
-    def main_axes(self) -> torch.Tensor:
-        """[2, D]: the directions along which standardised embeddings differ most, which are sex and skin colour."""
-        _, axes = torch.linalg.eigh(self.factor.double())
-        return axes[:, -2:].T.to(self.factor)
+    def main_coordinates(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Where embeddings [B, D] are along the direction in which faces differ most, which is sex; of variance 1."""
+        deviations, axes = torch.linalg.eigh(self.factor.double())
+        return (standardised.to(axes) @ axes[:, -1] / deviations[-1]).to(standardised)
 
     @torch.no_grad()
     def draw(
@@ -76,10 +77,10 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
     ) -> torch.Tensor:
         """Draws one standardised surrogate embedding.
 
-        Of some random candidates, the nearest to the source that is still far enough away is taken: the main
-        directions of a recognizer's space are sex and skin colour, and a surrogate of another kind would not fit the
-        neck and the hair that stay. The candidates are random under `generator`, so the surrogate is no function of
-        the source that could be inverted (unlike its negation).
+        Of some random candidates that are not clearly of the other sex, the nearest to the source is taken that is
+        still far enough away: a surrogate of another kind would not fit the neck and the hair that stay. The
+        candidates are random under `generator`, so the surrogate is no function of the source that could be inverted
+        (unlike its negation).
 
         Args:
             generator (`torch.Generator`):
@@ -102,7 +103,8 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         if away_from is None:
             return drawn[0]
         away = self._far_enough(drawn, away_from, max_cosine)
-        return away[torch.nn.functional.cosine_similarity(away, away_from.to(drawn)[None]).argmax()]
+        nearness = torch.nn.functional.cosine_similarity(away, away_from.to(drawn)[None])
+        return away[(nearness + 2.0 * self._alike(away, away_from)).argmax()]  # any, where none is alike
 
     @torch.no_grad()
     def draw_alike(
@@ -111,8 +113,9 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         """Draws the same standardised surrogate for every photo of one person, as far as a generator says the same.
 
         [`draw`] takes the nearest of its candidates, and another photo of the same person is nearest to another one.
-        Here the candidates come in a fixed order, and the first one is taken that is far enough away and of the
-        source's kind: on its side of the middle along both main axes.
+        Here the candidates come in a fixed order, and the first one is taken that is far enough away and not clearly of
+        the other sex. No more of the source is asked for: what the surrogates of two keys have in common with it, they
+        have in common with each other, and by that they could be linked.
 
         Args:
             generator (`torch.Generator`):
@@ -129,9 +132,11 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
             ValueError: no candidate is far enough away.
         """
         away = self._far_enough(self._candidates(generator, candidates), source, max_cosine)
-        axes = self.main_axes
-        alike = ((away @ axes.T > 0) == (source.to(away) @ axes.T > 0)).all(1)
-        return away[alike.int().argmax()]  # the first one, also where none is alike
+        return away[self._alike(away, source).int().argmax()]  # the first one, also where none is alike
+
+    def _alike(self, drawn: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """bool [K]: which candidates [K, D] are not clearly of another sex than the source."""
+        return self.main_coordinates(drawn) * self.main_coordinates(source.to(drawn)[None]) > _OTHER_KIND
 
     def _candidates(self, generator: torch.Generator, count: int) -> torch.Tensor:
         """Standardised embeddings [count, D] of people who do not exist."""

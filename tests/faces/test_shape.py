@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from medeid.data.faces import FaceFolder
 from medeid.faces.mesh import (
@@ -16,7 +17,7 @@ from medeid.faces.mesh import (
     flip_landmarks,
     inter_ocular_distance,
 )
-from medeid.faces.shape import FEATURES, ShapePrior, relax_landmarks
+from medeid.faces.shape import FEATURES, ShapePrior, relax_landmarks, with_asymmetry
 
 
 @pytest.fixture
@@ -93,3 +94,23 @@ def test_what_is_held_does_not_move(pair):
     assert np.array_equal(relax_landmarks(*pair, held=FEATURES), pair[0])
     with pytest.raises(ValueError, match="`held` must be of eyes, brows, nose, mouth, but has ears"):
         relax_landmarks(*pair, held=("ears",))
+
+
+def test_of_an_asymmetry_there_can_be_more_or_none(pair):
+    drooping = pair[0].copy()
+    drooping[list(RIGHT_EYE), 1] += 3.0
+
+    def drop(shape):
+        return shape[list(RIGHT_EYE), 1].mean() - shape[list(LEFT_EYE), 1].mean()
+
+    before, none, more = (
+        drop(with_asymmetry(shape, f)) for shape, f in ((drooping, 1.0), (drooping, 0.0), (drooping, 1.5))
+    )
+    assert more - before == pytest.approx((before - none) / 2, abs=0.01) and before - none > 2.5
+    assert np.array_equal(with_asymmetry(drooping, 1.0), drooping)
+
+
+def test_a_turned_head_is_no_asymmetry(pair):
+    turned = Rotation.from_euler("xyz", (10, 25, 5), degrees=True).apply(pair[0] - 128).astype(np.float32) + 128
+    straight, after = (np.linalg.norm(with_asymmetry(shape, 2.0) - shape, axis=1) for shape in (pair[0], turned))
+    assert after == pytest.approx(straight, abs=1e-3)
