@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -87,7 +87,7 @@ def inpaint(
     guidance_scale: float,
     tokens: torch.Tensor | None = None,
     sources: torch.Tensor | None = None,
-    identity_guidance_scale: float = 0.0,
+    identity_guidance_scale: float | Sequence[float] = 0.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
@@ -111,7 +111,7 @@ def inpaint(
             Manifestation tokens [B, T, E], for an adapter that attends to them. The guidance leaves them alone.
         sources (`torch.Tensor`, *optional*):
             Standardised identity embeddings [B, D] of the faces that are replaced.
-        identity_guidance_scale (`float`, *optional*, defaults to 0):
+        identity_guidance_scale (`float` or B of them, *optional*, defaults to 0):
             Suppression guidance: how far each step goes away from the sources, by the same rule with the other sign, as
             with a negative prompt (Liu et al., "Compositional Visual Generation with Composable Diffusion Models",
             https://huggingface.co/papers/2206.01714, equation 13). 0 is none; else a step takes one more pass.
@@ -128,9 +128,10 @@ def inpaint(
     structure = structure_adapter(sketches)
 
     conditions = {"surrogate": identities}
-    if guidance_scale > 1.0 or identity_guidance_scale > 0.0:
+    suppression = torch.tensor(identity_guidance_scale).to(images).reshape(-1, 1, 1, 1)
+    if guidance_scale > 1.0 or suppression.any():
         conditions["nobody"] = torch.zeros_like(identities)
-    if identity_guidance_scale > 0.0:
+    if suppression.any():
         if sources is None:
             raise ValueError("`identity_guidance_scale` needs `sources`: the identities to move away from.")
         conditions["source"] = sources
@@ -152,7 +153,7 @@ def inpaint(
         if "nobody" in told:
             output = told["nobody"] + guidance_scale * (told["surrogate"] - told["nobody"])
         if "source" in told:
-            output = output - identity_guidance_scale * (told["source"] - told["nobody"])
+            output = output - suppression * (told["source"] - told["nobody"])
         latents = scheduler.step(output, timestep, latents).prev_sample
         if on_step is not None:
             latents = on_step(index, timestep, latents)

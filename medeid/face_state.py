@@ -63,6 +63,8 @@ class FaceState:
         wanted: The labels that are to be preserved.
         keeps_signs: Whether the face is to show the signs that it showed, and no others.
         preserved: What outlives the face.
+        losses: How many attempts have lost a sign.
+        suppression: The least guidance away from the source in this attempt.
         shape: float32 [478, 3], landmarks of nobody, which the new face's shape is drawn towards.
         generator: Source of all that is random about the new face.
         generated: uint8 [S, S, 3], the new face.
@@ -83,6 +85,8 @@ class FaceState:
     wanted: set[str] = field(default_factory=set)
     keeps_signs: bool = True
     preserved: Preservation = field(init=False)
+    losses: int = 0
+    suppression: float = 0.0
     shape: np.ndarray = field(init=False)
     generator: torch.Generator = field(default_factory=torch.Generator)
     generated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))

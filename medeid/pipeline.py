@@ -40,7 +40,7 @@ from .faces.mesh import (
     scale_points,
 )
 from .faces.privacy import fitted_mask, identity_mask
-from .faces.shape import ShapePrior
+from .faces.shape import ShapePrior, with_asymmetry
 from .hub import DOWNLOAD_OPTIONS, UPLOAD_OPTIONS, check_weights, download_pipeline, upload_pipeline, write_code
 from .identity.adapter import IdentitySuppressionAdapter
 from .identity.recognizer import Recognizer, load_recognizers
@@ -69,8 +69,12 @@ from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, FaceCrop, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
-MAX_COSINES = (0.15, 0.0, -0.15)  # of a surrogate to its source, by attempt: first of its kind, then further away
+# Of a surrogate to its source, by how often the source was recognised: first of its kind, then further away. Each time
+# the guidance away from the source grows, too. Beyond 1 it spoils faces.
+MAX_COSINES = (0.15, 0.0, -0.15)
+SUPPRESSION = (0.0, 0.5, 1.0)
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
+ASYMMETRY_STEP = 0.3  # of its asymmetry, by which a face is set further each time that a sign was lost
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
 SIGN_ABSENT = 0.25  # of a sign's threshold: what is less probable is taken for absent, and not for a close call
 
@@ -700,7 +704,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         face.record.attempts.append(AttemptRecord(hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]))
         face.generator = torch.Generator().manual_seed(seed)
         source = self.source_identity(face)
-        max_cosine = MAX_COSINES[min(attempt, len(MAX_COSINES)) - 1]
+        step = min(attempt, len(MAX_COSINES)) - 1
+        max_cosine, face.suppression = MAX_COSINES[step], SUPPRESSION[step]
         if face.pseudonym is None:
             surrogate = self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)
         else:
@@ -753,7 +758,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                     guidance_scale=guidance_scale,
                     tokens=self._tokens(batch),
                     sources=torch.stack([self.source_identity(face) for face in batch]).to(self._like),
-                    identity_guidance_scale=identity_guidance_scale,
+                    identity_guidance_scale=[max(identity_guidance_scale, face.suppression) for face in batch],
                     generator=[face.generator for face in batch],
                     on_step=on_step,
                 )
@@ -772,7 +777,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """Sets lids, gaze and mouth of new faces in the picture, where a sign is in them.
 
         The landmark network finds less of an asymmetry than there is. So each face is set a second time, by what is
-        then still missing, until the same is found on it as on its source.
+        then still missing, until the same is found on it as on its source; and more than that, where a sign was lost.
         """
         if not faces:
             return
@@ -780,7 +785,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         before = self.find_landmarks(
             [replace(face.crop, image=image) for face, image in zip(faces, drawn, strict=True)]
         )
-        wanted = sources = np.stack([face.landmarks for face in faces])
+        wanted = sources = np.stack(
+            [with_asymmetry(face.landmarks, 1.0 + ASYMMETRY_STEP * face.losses) for face in faces]
+        )
         for turn in range(SHAPE_ROUNDS):
             if turn > 0:
                 found = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
@@ -837,6 +844,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             face.seen_after = seen
             lost, new = self._changed_signs(face)
             if lost:
+                face.losses += 1
                 face.record.attempts[-1].failed.append(f"the encoder no longer finds a sign: {', '.join(lost)}")
             if new:
                 face.record.attempts[-1].failed.append(f"the encoder finds a sign that was not there: {', '.join(new)}")

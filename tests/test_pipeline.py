@@ -249,6 +249,16 @@ def test_suppression_guidance_leads_away_from_the_source(pipeline, astronaut):
     assert away["before"] == plain["before"] and away["after"] < plain["after"]
 
 
+def test_each_time_that_a_source_is_recognised_the_next_face_is_led_further_away(pipeline, astronaut):
+    _, (face,) = pipeline.find_faces([_photo(astronaut)], None)
+    pipeline.embed_sources([face])
+    for similarity, suppression in ((None, 0.0), (1.0, 0.5), (0.0, 0.5), (1.0, 1.0), (1.0, 1.0)):
+        for attempt in face.record.attempts[-1:]:
+            attempt.similarity = {each.name: similarity for each in pipeline.recognizers}
+        pipeline.draw_surrogate(face, seeded())
+        assert face.suppression == suppression
+
+
 def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
     seen = []
 
