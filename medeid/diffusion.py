@@ -2,34 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, AutoencoderKL, T2IAdapter, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
 from .identity.adapter import IdentitySuppressionAdapter
 
 Autoencoder: TypeAlias = AutoencoderDC | AutoencoderKL
+_SDXL_TIME_IDS = 6  # original size, corner of the crop, target size
+_SDXL_FACTOR = 8  # pixels of a latent, for every autoencoder that SDXL's UNets have learned with
+
+
+def check_backbone(vae: Autoencoder, unet: UNet2DConditionModel) -> None:
+    """Checks that a UNet can fill in an autoencoder's latents, with what the method has to tell it.
+
+    Raises:
+        ValueError: it takes other channels, or needs more than a text and SDXL's sizes.
+    """
+    config, channels = unet.config, vae.config.latent_channels
+    if config.in_channels not in (channels, 2 * channels + 1) or config.out_channels != channels:
+        raise ValueError(
+            f"`unet` takes {config.in_channels} channels and gives {config.out_channels}, but `vae` has latents of "
+            f"{channels}: an inpainting UNet takes {2 * channels + 1} (latents, mask and masked latents), another one "
+            f"{channels}. Give the UNet and the autoencoder of one Stable Diffusion model."
+        )
+    extra = {
+        "addition_embed_type": config.addition_embed_type not in (None, "text_time"),
+        "class_embed_type": config.class_embed_type is not None or config.num_class_embeds is not None,
+        "encoder_hid_dim_type": config.encoder_hid_dim_type not in (None, "ip_image_proj"),
+    }
+    if any(extra.values()):
+        needs = ", ".join(f"`{name}`" for name, needed in extra.items() if needed)
+        raise ValueError(
+            f"`unet` has to be told what this method cannot tell it (by {needs} of its config). Give the UNet of "
+            "Stable Diffusion 1, 2 or XL."
+        )
+
+
+@contextmanager
+def _without_overflow(vae: Autoencoder) -> Iterator[torch.dtype]:
+    """Where float16 is too narrow for an autoencoder (its `force_upcast` says so), it runs in float32 in the block.
+
+    Yields the dtype of what it is to be given.
+    """
+    own, kind = vae.dtype, vae.device.type
+    automatic = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else own
+    if not vae.config.get("force_upcast") or torch.float16 not in (own, automatic):
+        yield own
+        return
+    torch.nn.Module.to(vae, torch.float32)  # without the warning of diffusers' own, at each face
+    try:
+        with torch.autocast(kind, enabled=False):
+            yield torch.float32
+    finally:
+        torch.nn.Module.to(vae, own)
 
 
 def encode_images(vae: Autoencoder, images: torch.Tensor) -> torch.Tensor:
     """Images float [B, 3, S, S] in [-1, 1] -> scaled latents [B, C, S / f, S / f] (of a distribution, its mean)."""
-    encoded = vae.encode(images)
+    with _without_overflow(vae) as dtype:
+        encoded = vae.encode(images.to(dtype))
     latents = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
-    return latents * vae.config.scaling_factor
+    return latents.to(images) * vae.config.scaling_factor
 
 
 def decode_latents(vae: Autoencoder, latents: torch.Tensor) -> torch.Tensor:
     """The inverse of [`encode_images`], clamped to [-1, 1]."""
-    return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1.0, 1.0)
+    with _without_overflow(vae) as dtype:
+        decoded = vae.decode((latents / vae.config.scaling_factor).to(dtype)).sample
+    return decoded.to(latents).clamp(-1.0, 1.0)
 
 
 def latent_mask(masks: torch.Tensor, side: int) -> torch.Tensor:
     """Masks float [B, 1, S, S] -> [B, 1, side, side]: a latent that covers any masked pixel is masked."""
     return F.adaptive_max_pool2d(masks, side)
+
+
+def sees_hole(unet: UNet2DConditionModel) -> bool:
+    """Whether a UNet is an inpainting one, which is given mask and masked latents beside the noisy latents."""
+    return unet.config.in_channels > unet.config.out_channels
+
+
+def no_text(unet: UNet2DConditionModel, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What SDXL's UNet is told besides: a text of zeros, and that the picture is whole and of its own size."""
+    if unet.config.addition_embed_type != "text_time":
+        return {}
+    width = unet.config.projection_class_embeddings_input_dim - _SDXL_TIME_IDS * unet.config.addition_time_embed_dim
+    height, side = (_SDXL_FACTOR * length for length in latents.shape[-2:])
+    time_ids = latents.new_tensor([height, side, 0, 0, height, side])
+    return {
+        "text_embeds": latents.new_zeros(latents.shape[0], width),
+        "time_ids": time_ids.repeat(latents.shape[0], 1),
+    }
 
 
 def predict(
@@ -46,7 +117,8 @@ def predict(
 
     Args:
         unet (`UNet2DConditionModel`):
-            With 2C + 1 input channels, and an [`IdentitySuppressionAdapter`] attached.
+            With 2C + 1 input channels, or with C, which sees neither masks nor masked latents; an
+            [`IdentitySuppressionAdapter`] is attached.
         structure (`list[torch.Tensor]`):
             Features of the structure adapter. The UNet empties the list it is given, so it gets a copy.
         latents (`torch.Tensor`):
@@ -65,12 +137,19 @@ def predict(
     # No text goes in: what there is to say is in the structure and the identity.
     context = latents.new_zeros(latents.shape[0], 1, unet.config.cross_attention_dim)
     return unet(
-        torch.cat([latents, masks, masked_latents], dim=1),
+        torch.cat([latents, masks, masked_latents], dim=1) if sees_hole(unet) else latents,
         timesteps,
         encoder_hidden_states=context,
-        added_cond_kwargs=IdentitySuppressionAdapter.condition(identities, tokens),
+        added_cond_kwargs=IdentitySuppressionAdapter.condition(identities, tokens) | no_text(unet, latents),
         down_intrablock_additional_residuals=[feature.clone() for feature in structure],
     ).sample
+
+
+def noised(scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
+    """Clean latents as noisy as they are before a denoising step; clean after the last."""
+    if step == len(scheduler.timesteps):
+        return latents
+    return scheduler.add_noise(latents, noise, scheduler.timesteps[step : step + 1])
 
 
 @torch.no_grad()
@@ -78,7 +157,7 @@ def inpaint(
     vae: Autoencoder,
     unet: UNet2DConditionModel,
     structure_adapter: T2IAdapter,
-    scheduler,
+    scheduler: SchedulerMixin,
     images: torch.Tensor,
     masks: torch.Tensor,
     sketches: torch.Tensor,
@@ -92,6 +171,9 @@ def inpaint(
     on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Fills the masked part of face crops from noise. The source's masked pixels are not seen by any network here.
+
+    A UNet that is not told of the hole finds around it, at every step, the source's latents in the noise of that step
+    (Lugmayr et al., "RePaint", https://huggingface.co/papers/2201.09865, without its resampling).
 
     Args:
         images (`torch.Tensor`):
@@ -123,8 +205,8 @@ def inpaint(
     Returns:
         `torch.Tensor`: float [B, 3, S, S] in [0, 1].
     """
-    masked_latents = encode_images(vae, (images * 2.0 - 1.0).masked_fill(masks > 0, 0.0))
-    masks = latent_mask(masks, masked_latents.shape[-1])
+    masked_latents = around = encode_images(vae, (images * 2.0 - 1.0).masked_fill(masks > 0, 0.0))
+    masks = hole = latent_mask(masks, masked_latents.shape[-1])
     structure = structure_adapter(sketches)
 
     conditions = {"surrogate": identities}
@@ -143,8 +225,9 @@ def inpaint(
         tokens = tokens.to(images).repeat(len(conditions), 1, 1)
 
     scheduler.set_timesteps(num_inference_steps, device=images.device)
-    shape = (images.shape[0], *masked_latents.shape[1:])
-    latents = randn_tensor(shape, generator, images.device, images.dtype) * scheduler.init_noise_sigma
+    noise = randn_tensor(around.shape, generator, images.device, images.dtype)
+    latents = noise * scheduler.init_noise_sigma
+    drawn = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for index, timestep in enumerate(scheduler.timesteps):
         noisy = scheduler.scale_model_input(latents, timestep).repeat(copies)
         passes = predict(unet, structure, noisy, timestep, masks, masked_latents, identities, tokens)
@@ -154,7 +237,9 @@ def inpaint(
             output = told["nobody"] + guidance_scale * (told["surrogate"] - told["nobody"])
         if "source" in told:
             output = output - suppression * (told["source"] - told["nobody"])
-        latents = scheduler.step(output, timestep, latents).prev_sample
+        latents = scheduler.step(output, timestep, latents, **drawn).prev_sample
+        if not sees_hole(unet):
+            latents = torch.where(hole > 0, latents, noised(scheduler, around, noise, index + 1))
         if on_step is not None:
             latents = on_step(index, timestep, latents)
     return decode_latents(vae, latents) / 2.0 + 0.5

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers looks here, see `load_config`
-from diffusers.schedulers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import is_xformers_available
 from PIL import Image
 
-from .diffusion import inpaint
+from .diffusion import check_backbone, inpaint
 from .face_state import FaceState, Seen, name_patients
 from .faces.alignment import box_points5, crop_face, crop_mask, ffhq_matrix, invert, matrix_scale, transform_points
 from .faces.compositing import blurred_face, match_colour, paste_face, project_mask, warped_mask
@@ -68,6 +70,7 @@ from .records import (
 from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, FaceCrop, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
+DRAWING = ("vae", "unet", "structure_adapter", "identity_adapter")  # the components that draw the new face
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
 # Of a surrogate to its source, by how often the source was recognised: first of its kind, then further away. Each time
 # the guidance away from the source grows, too. Beyond 1 it spoils faces.
@@ -107,7 +110,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         vae (`AutoencoderDC` or `AutoencoderKL`):
             Encodes crops to latents and back.
         unet (`UNet2DConditionModel`):
-            An inpainting UNet: noisy latents, mask and latents of the masked image go in.
+            Of Stable Diffusion 1, 2 or XL, or of medeid-tiny. Into an inpainting UNet go noisy latents, mask and
+            latents of the masked image, into another one the noisy latents alone (see [`inpaint`]).
         scheduler (`SchedulerMixin`):
             Any diffusers scheduler that fits the UNet's prediction type.
         structure_adapter (`T2IAdapter`):
@@ -140,7 +144,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self,
         vae: AutoencoderDC | AutoencoderKL,
         unet: UNet2DConditionModel,
-        scheduler: DDIMScheduler | DPMSolverMultistepScheduler,
+        scheduler: SchedulerMixin,
         structure_adapter: T2IAdapter,
         identity_adapter: IdentitySuppressionAdapter,
         surrogate_prior: SurrogatePrior,
@@ -153,6 +157,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         identity_guidance_scale: float = 0.0,
     ):
         super().__init__()
+        check_backbone(vae, unet)
         self.register_modules(
             vae=vae,
             unet=unet,
@@ -186,7 +191,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
                 What it is called.
             kwargs:
                 `revision`, `cache_dir`, `token`, `local_files_only` and `force_download` for the Hub, and what
-                `DiffusionPipeline.from_pretrained` takes besides, components among it.
+                `DiffusionPipeline.from_pretrained` takes besides, components among it. A `torch_dtype` is that of what
+                draws; what looks at faces stays in float32, which half precision would make less exact.
 
         Returns:
             `MedicalDeIDPipeline`
@@ -197,6 +203,9 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         hub = {key: kwargs.pop(key) for key in DOWNLOAD_OPTIONS if key in kwargs}
         path = find_model(pretrained_model_name_or_path, variant=kwargs.get("variant"), given=tuple(kwargs), **hub)
         check_weights(path, given=tuple(kwargs))
+        for name in ("torch_dtype", "dtype"):
+            if isinstance(kwargs.get(name), torch.dtype):
+                kwargs[name] = dict.fromkeys(DRAWING, kwargs[name]) | {"default": torch.float32}
         pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         pipeline.manifestation_encoder.fuse_batch_norms()
         return pipeline
@@ -227,11 +236,8 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         """
         folder = Path(save_directory)
         upload = {"repo_id": folder.name} | {key: kwargs.pop(key) for key in UPLOAD_OPTIONS if key in kwargs}
-        self.identity_adapter.detach(self.unet)
-        try:
+        with self._plain_unet():
             super().save_pretrained(folder, **kwargs)
-        finally:
-            self.identity_adapter.attach(self.unet)
         write_code(folder)
         if push_to_hub:
             upload_pipeline(folder, source=self._source, **upload)
@@ -257,6 +263,49 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             self.save_pretrained(folder, **kwargs)
             return upload_pipeline(Path(folder), repo_id, source=self._source, **upload)
 
+    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: Callable | None = None) -> None:
+        """As of any pipeline (by `enable_xformers_memory_efficient_attention`), and the adapter keeps its own weights.
+
+        Args:
+            valid (`bool`):
+                Whether attention is calculated by xformers, or by torch's SDPA, which is the default.
+            attention_op (`Callable`, *optional*):
+                One of xformers' operators, instead of its own choice.
+
+        Raises:
+            ModuleNotFoundError: xformers is not installed.
+            ValueError: there is no NVIDIA GPU.
+        """
+        if valid and not is_xformers_available():
+            raise ModuleNotFoundError(
+                "xformers is not installed: `pip install medeid[xformers]`, or leave it out, as torch's own attention "
+                "(the default) saves as much memory.",
+                name="xformers",
+            )
+        if valid and not torch.cuda.is_available():
+            raise ValueError("xformers needs an NVIDIA GPU. Leave it out: torch's own attention is the default.")
+        with self._plain_unet():
+            super().set_use_memory_efficient_attention_xformers(valid, attention_op)
+
+    def set_attention_slice(self, slice_size: int | str | None) -> None:
+        """As of any diffusers pipeline (by `enable_attention_slicing`); attention to the few tokens stays whole.
+
+        Args:
+            slice_size (`int` or `str`):
+                See `DiffusionPipeline.enable_attention_slicing`; None for no slices.
+        """
+        with self._plain_unet():
+            super().set_attention_slice(slice_size)
+
+    @contextmanager
+    def _plain_unet(self) -> Iterator[None]:
+        """The UNet without the adapter inside the block, for what would save, copy or drop its weights there."""
+        self.identity_adapter.detach(self.unet)
+        try:
+            yield
+        finally:
+            self.identity_adapter.attach(self.unet)
+
     @property
     def _source(self) -> Path | None:
         """The folder that it was loaded from."""
@@ -275,7 +324,10 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     def recognizers(self) -> list[Recognizer]:
         """The face recognizers that verify a result; dlib's is also the one whose embeddings are drawn from."""
         if self._recognizers is None:
-            self._recognizers = load_recognizers(self._execution_device)
+            self._recognizers = load_recognizers()
+        for recognizer in self._recognizers:
+            if isinstance(recognizer, torch.nn.Module):
+                recognizer.to(self._execution_device)
         return self._recognizers
 
     def check_inputs(
@@ -562,7 +614,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     @torch.no_grad()
     def find_landmarks(self, crops: list[FaceCrop]) -> np.ndarray:
         """Dense landmarks float32 [N, 478, 3] of crops, in pixels of a 256 px crop."""
-        images = self._to_tensor([crop.image for crop in crops])
+        images = self._to_tensor([crop.image for crop in crops], self.landmark_net.dtype)
         if images.shape[-1] != LANDMARK_SIZE:
             images = F.interpolate(images, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
         return torch.cat([self.landmark_net(batch) for batch in images.split(FACE_BATCH_SIZE)]).float().cpu().numpy()
@@ -616,7 +668,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     def see(self, crops: list[np.ndarray], generators: list[torch.Generator] | None = None) -> list[Seen]:
         """What the encoder reads of crops uint8 [S, S, 3]. Whose tokens are used needs a generator of their noise."""
         seen: list[Seen] = []
-        for batch in self._to_tensor(crops).split(FACE_BATCH_SIZE):
+        for batch in self._to_tensor(crops, self.manifestation_encoder.dtype).split(FACE_BATCH_SIZE):
             rows = slice(len(seen), len(seen) + len(batch))
             output = self.manifestation_encoder(batch, None if generators is None else generators[rows])
             parts = (output.logits.sigmoid(), output.severities, output.mask_logits > 0)
@@ -659,7 +711,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
     def embed(self, recognizer: Recognizer, images: list[np.ndarray], points5: np.ndarray) -> torch.Tensor:
         """Unit embeddings [N, D] of crops uint8 [S, S, 3] with five points [N, 5, 2]."""
-        batch = self._to_tensor(images)
+        batch = self._to_tensor(images, torch.float32)
         return recognizer(batch, torch.from_numpy(points5).to(batch))
 
     def embed_sources(self, faces: list[FaceState]) -> None:
@@ -909,12 +961,13 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
     @property
     def _like(self) -> torch.Tensor:
-        """An empty tensor on the device and of the dtype that the models run in."""
+        """An empty tensor on the device, and of the dtype, that faces are drawn in."""
         return torch.empty(0, device=self._execution_device, dtype=self.unet.dtype)
 
-    def _to_tensor(self, images: list[np.ndarray]) -> torch.Tensor:
-        """Images uint8 [S, S, 3] -> float [B, 3, S, S] in [0, 1]."""
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self._like) / 255.0
+    def _to_tensor(self, images: list[np.ndarray], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Images uint8 [S, S, 3] -> float [B, 3, S, S] in [0, 1]; by default of the dtype that faces are drawn in."""
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return batch.to(self._execution_device, dtype or self.unet.dtype) / 255.0
 
     def _crop_points5(self, landmarks: np.ndarray) -> np.ndarray:
         """Dense landmarks [N, 478, 3] in pixels of a 256 px crop -> five points [N, 5, 2] in pixels of the crop."""

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from stable_diffusions import VAE
 
 from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask
 
@@ -73,3 +75,27 @@ def test_the_autoencoder_keeps_a_face(pipeline, images):
         decoded = decode_latents(pipeline.vae, latents) / 2 + 0.5
     psnr = -10 * torch.log10((decoded - images).square().mean())
     assert 0.5 < latents.std() < 2.0 and psnr > 25
+
+
+@pytest.mark.parametrize(("force_upcast", "expected"), [(True, torch.float32), (False, torch.float16)])
+@torch.no_grad()
+def test_an_autoencoder_that_overflows_in_float16_runs_in_float32(force_upcast, expected):
+    vae = AutoencoderKL(**VAE, force_upcast=force_upcast).eval().half()
+    seen = []
+    for part in (vae.encoder, vae.decoder):
+        part.register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0].dtype))
+    latents = encode_images(vae, torch.zeros(1, 3, 64, 64, dtype=torch.float16))
+    decoded = decode_latents(vae, latents)
+    with torch.autocast("cpu", torch.float16):
+        decode_latents(vae.float(), latents.float())
+    assert seen == [expected] * 3
+    assert latents.dtype == decoded.dtype == torch.float16
+
+
+def test_an_autoencoder_comes_back_from_float32():
+    vae = AutoencoderKL(**VAE, force_upcast=True).half()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    with torch.no_grad():
+        decode_latents(vae, torch.zeros(1, 4, 8, 8, dtype=torch.float16))
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+    assert vae.dtype == torch.float16

@@ -27,6 +27,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from huggingface_hub import ModelCard, ModelCardData, create_repo, upload_folder
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -158,6 +159,45 @@ def averaged_weights(ema: EMAModel, parameters: list[torch.nn.Parameter]) -> Ite
         ema.restore(parameters)
 
 
+@contextmanager
+def whole_weights(model: torch.nn.Module) -> Iterator[None]:
+    """Every weight whole on each process inside the block, where FSDP leaves each a share of it. For all processes."""
+    is_shared_out = hasattr(model, "unshard")
+    if is_shared_out:
+        model.unshard()
+    try:
+        yield
+    finally:
+        if is_shared_out:
+            model.reshard()
+
+
+class AveragedWeights(EMAModel):
+    """An EMA whose checkpoints hold whole weights, where FSDP leaves each process a share of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        state["shadow_params"] = [_whole(share) for share in self.shadow_params]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        shares = self.shadow_params
+        super().load_state_dict(state_dict)
+        self.shadow_params = [_like(weight, share) for weight, share in zip(self.shadow_params, shares, strict=True)]
+
+
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def _like(weight: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """A whole weight on the device of another one, and shared out as that is."""
+    weight = weight.to(share.device)
+    if isinstance(share, DTensor):
+        return distribute_tensor(weight, share.device_mesh, share.placements)
+    return weight
+
+
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
@@ -246,9 +286,11 @@ def train(config: TrainingConfig, task: Task) -> None:
         num_warmup_steps=config.lr_warmup_steps,
         num_training_steps=config.max_train_steps,
     )
+    if accelerator.state.deepspeed_plugin is not None:  # which asks for the batch before there is a loader
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.train_batch_size
     model, optimizer = accelerator.prepare(task.model, optimizer)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.8)
+    ema = AveragedWeights(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.8)
     ema.to(accelerator.device)
     accelerator.register_for_checkpointing(schedule, ema)
     if config.report_to:
@@ -281,7 +323,7 @@ def train(config: TrainingConfig, task: Task) -> None:
     figures: dict[str, float] = {}
 
     def validate() -> None:
-        with averaged_weights(ema, parameters):
+        with averaged_weights(ema, parameters), whole_weights(model):
             if accelerator.is_main_process:
                 unwrapped = accelerator.unwrap_model(model).eval()
                 picture = output_dir / f"samples-{step:06d}.png"
@@ -324,7 +366,7 @@ def train(config: TrainingConfig, task: Task) -> None:
         if step % config.validation_steps == 0 or step == last:
             validate()
     bar.close()
-    with averaged_weights(ema, parameters):
+    with averaged_weights(ema, parameters), whole_weights(model):
         if accelerator.is_main_process:
             task.export(accelerator.unwrap_model(model).eval(), output_dir / "export")
     if repository:

@@ -1,9 +1,9 @@
-"""Teach a frozen inpainting UNet to forget who a patient is and to keep what the patient has.
+"""Teach a frozen UNet to forget who a patient is and to keep what the patient has.
 
 accelerate launch train/train_adapter.py --config train/configs/adapter.yaml --data_dir runs/mema
 
-Any Stable Diffusion inpainting model becomes a pipeline in the same way; it brings no structure adapter, so that one is
-trained along:
+A Stable Diffusion model (1, 2 or XL, better for inpainting than not) becomes a pipeline in the same way; it brings no
+structure adapter, so that one is trained along:
 
 accelerate launch train/train_adapter.py --config train/configs/adapter.yaml --data_dir runs/mema \
     --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-inpainting --gradient_checkpointing
@@ -47,7 +47,7 @@ _SURROGATES = 2  # of each face in a validation
 @dataclass
 class AdapterConfig(TrainingConfig):
     pretrained_model_name_or_path: str = option(
-        "medeid-tiny", "What stays frozen: a medeid pipeline or a Stable Diffusion inpainting model, folder or Hub id."
+        "medeid-tiny", "What stays frozen: a medeid pipeline or a Stable Diffusion model, folder or Hub id."
     )
     train_structure_adapter: bool = option(
         False, "Train the structure adapter of a pipeline, too; a new one is always trained."

@@ -140,14 +140,16 @@ class IdentitySuppressionAdapter(ModelMixin, ConfigMixin):
             nn.init.zeros_(processor.to_v_ip[1].weight)
         return adapter
 
-    def attach(self, unet: UNet2DConditionModel, xformers: bool = False) -> None:
+    def attach(self, unet: UNet2DConditionModel) -> None:
         """Makes `unet` attend to the tokens; it then needs `added_cond_kwargs` (see [`condition`]).
+
+        Attention to the tokens is calculated by what the UNet's self-attention is: torch's SDPA, or xformers where that
+        was switched on before. On a UNet that has the adapter already, xformers must not be switched: diffusers would
+        put copies in the place of its weights. [`MedicalDeIDPipeline`] keeps to that order by itself.
 
         Args:
             unet (`UNet2DConditionModel`):
                 It is changed; its own weights are not.
-            xformers (`bool`, *optional*, defaults to `False`):
-                Whether attention is calculated by xformers, which needs a GPU, instead of torch's SDPA.
 
         Raises:
             ValueError: the UNet's cross-attention layers are not those that the adapter was made for.
@@ -161,19 +163,17 @@ class IdentitySuppressionAdapter(ModelMixin, ConfigMixin):
                 f"made for {list(self.config.hidden_sizes)} and {self.config.cross_attention_dim}. Load the adapter "
                 "that was trained with this UNet, or make a new one by `IdentitySuppressionAdapter.for_unet(unet)`."
             )
-        kind = IPAdapterXFormersAttnProcessor if xformers else IPAdapterAttnProcessor2_0
-        self.processors = nn.ModuleList(_as_kind(processor, kind) for processor in self.processors)
-        plain = XFormersAttnProcessor() if xformers else AttnProcessor2_0()
-        processors = dict.fromkeys(unet.attn_processors, plain)
-        processors.update(zip(layers, self.processors, strict=True))
-        unet.set_attn_processor(processors)
+        plain = _plain_processor(unet)
+        self.processors = nn.ModuleList(_like(processor, plain) for processor in self.processors)
+        unet.set_attn_processor(unet.attn_processors | dict(zip(layers, self.processors, strict=True)))
         unet.encoder_hid_proj = self.projection
         unet.config.encoder_hid_dim_type = "ip_image_proj"
 
     @staticmethod
     def detach(unet: UNet2DConditionModel) -> None:
         """Makes `unet` plain again."""
-        unet.set_attn_processor(AttnProcessor2_0())
+        plain = dict.fromkeys(_cross_attention_layers(unet), _plain_processor(unet))
+        unet.set_attn_processor(unet.attn_processors | plain)
         unet.encoder_hid_proj = None
         unet.config.encoder_hid_dim_type = None
 
@@ -209,19 +209,26 @@ class IdentitySuppressionAdapter(ModelMixin, ConfigMixin):
         return {"image_embeds": [group[:, None] for group in (embeddings, tokens) if group is not None]}
 
 
-def _as_kind(processor: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """The processor, or another class's with the very same projections, so that an optimizer's stay what they are."""
-    if isinstance(processor, kind):
+def _plain_processor(unet: UNet2DConditionModel) -> AttnProcessor2_0 | XFormersAttnProcessor:
+    """What calculates attention to a text in a UNet without an adapter, by that of its self-attention."""
+    found = (each for each in unet.attn_processors.values() if isinstance(each, XFormersAttnProcessor))
+    return next(found, None) or AttnProcessor2_0()
+
+
+def _like(processor: nn.Module, plain: AttnProcessor2_0 | XFormersAttnProcessor) -> nn.Module:
+    """A processor that calculates as `plain` does, with the very same projections: those of an optimizer stay."""
+    options = [processor.hidden_size, processor.cross_attention_dim, processor.num_tokens, processor.scale]
+    if isinstance(plain, XFormersAttnProcessor):
+        twin = IPAdapterXFormersAttnProcessor(*options, attention_op=plain.attention_op)
+    elif isinstance(processor, IPAdapterAttnProcessor2_0):
         return processor
-    twin = kind(processor.hidden_size, processor.cross_attention_dim, processor.num_tokens, processor.scale)
+    else:
+        twin = IPAdapterAttnProcessor2_0(*options)
     twin.to_k_ip, twin.to_v_ip = processor.to_k_ip, processor.to_v_ip
     return twin
 
 
 def _cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
     """The cross-attention layers by the name of their processor, in the UNet's own order."""
-    return {
-        name: unet.get_submodule(name.removesuffix(".processor"))
-        for name in unet.attn_processors
-        if name.endswith("attn2.processor")
-    }
+    layers = {name: unet.get_submodule(name.removesuffix(".processor")) for name in unet.attn_processors}
+    return {name: layer for name, layer in layers.items() if layer.is_cross_attention}

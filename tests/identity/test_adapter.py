@@ -1,8 +1,11 @@
 """The identity adapter on a small UNet: it owns its weights, and leaves the UNet a plain one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0, XFormersAttnProcessor
 
 from medeid.identity.adapter import IdentitySuppressionAdapter
 
@@ -119,12 +122,26 @@ def test_an_adapter_with_both_groups_survives_saving(unet, both, tmp_path):
     assert both.no_tokens(3).shape == (3, 5, 6)
 
 
-def test_xformers_gets_the_same_projections(unet, both):
+def test_xformers_gets_the_same_projections_and_gives_the_same(unet, both, monkeypatch):
+    def memory_efficient_attention(query, key, value, attn_bias=None, op=None, scale=None):
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_bias, scale=scale)
+
+    kernels = SimpleNamespace(ops=SimpleNamespace(memory_efficient_attention=memory_efficient_attention))
+    monkeypatch.setattr("diffusers.models.attention_processor.xformers", kernels)  # the true ones need a GPU
+    identities, tokens = torch.randn(2, 12), torch.randn(2, 5, 6)
+    both.attach(unet)
+    expected = run(unet, identities, tokens)
     parameters = dict(both.named_parameters())
-    both.attach(unet, xformers=True)
+    both.detach(unet)
+    unet.set_attn_processor(XFormersAttnProcessor())
+    both.attach(unet)
     kinds = {type(processor).__name__ for processor in unet.attn_processors.values()}
     assert kinds == {"XFormersAttnProcessor", "IPAdapterXFormersAttnProcessor"}
     assert all(dict(both.named_parameters())[name] is value for name, value in parameters.items())
+    torch.testing.assert_close(run(unet, identities, tokens), expected)
+    both.detach(unet)
+    assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"XFormersAttnProcessor"}
+    unet.set_attn_processor(AttnProcessor2_0())
     both.attach(unet)
     assert {type(each).__name__ for each in both.processors} == {"IPAdapterAttnProcessor2_0"}
 

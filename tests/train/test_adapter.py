@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 import train_adapter as script
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler
 from harness import parse_config, train, write_model_card
 from safetensors.torch import load_file
+from stable_diffusions import SCHEDULER, save_model
 
 from medeid import MedicalDeIDPipeline
 from medeid.data.build import BuildOptions, build_set
@@ -20,30 +21,6 @@ from medeid.data.mema import load_mema
 
 FACES = Path(__file__).parents[2] / "examples" / "faces"
 TRAIN = Path(__file__).parents[2] / "train"
-
-# As in stable-diffusion-inpainting, but for the sizes: factor 4 in place of 8, and crops of 64 px.
-VAE = {
-    "latent_channels": 4,
-    "block_out_channels": [8, 8, 16],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "sample_size": 64,
-}
-UNET = {
-    "sample_size": 16,
-    "in_channels": 9,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "cross_attention_dim": 12,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
-}
-SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +33,7 @@ def patients(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def stable_diffusion(tmp_path_factory) -> Path:
     """Random weights in the layout of a Stable Diffusion inpainting model."""
-    return _save_model(tmp_path_factory.mktemp("stable-diffusion"), UNET)
-
-
-def _save_model(folder: Path, unet: dict) -> Path:
-    torch.manual_seed(0)
-    UNet2DConditionModel(**unet).save_pretrained(folder / "unet")
-    AutoencoderKL(**VAE).save_pretrained(folder / "vae")
-    PNDMScheduler(**SCHEDULER, skip_prk_steps=True).save_pretrained(folder / "scheduler")
-    index = {"_class_name": "StableDiffusionInpaintPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
+    return save_model(tmp_path_factory.mktemp("stable-diffusion"), "sd15-inpainting")
 
 
 def options(patients: str, model: Path | str, output: Path, **more) -> script.AdapterConfig:
@@ -300,6 +267,24 @@ def test_a_stable_diffusion_model_becomes_a_pipeline(patients, stable_diffusion,
         assert all(parameter.requires_grad == further for parameter in structure)
 
 
+@pytest.mark.parametrize("name", ["sd15", "sd2-inpainting", "sdxl-inpainting"])
+def test_every_stable_diffusion_learns_a_step_and_draws(patients, tmp_path, name):
+    model = save_model(tmp_path / "model", name)
+    config = options(patients, model, tmp_path / "out", max_train_steps=1, validation_images=1)
+    task = script.AdapterTask(config)
+    frozen = {key: value.clone() for key, value in task.unet.state_dict().items() if "_ip." not in key}
+    before = {key: value.clone() for key, value in task.model.state_dict().items()}
+    train(config, task)
+    changed = {key for key, value in task.model.state_dict().items() if not torch.equal(value.float(), before[key])}
+    assert any("identity_adapter.processors" in key for key in changed)
+    assert any("structure_adapter" in key for key in changed)
+    exported = MedicalDeIDPipeline.from_pretrained(tmp_path / "out" / "export")
+    for key, value in exported.unet.state_dict().items():
+        if key in frozen and not key.startswith("encoder_hid_proj"):
+            assert torch.equal(value, frozen[key].half().float())
+    assert exported.draw_faces(1, torch.Generator().manual_seed(0), num_inference_steps=1)[0].size == (64, 64)
+
+
 def test_wrong_options_are_told(patients, stable_diffusion, tmp_path):
     with pytest.raises(ValueError, match=r"`swapped_share` must lie in \(0, 1\), but is 1.0"):
         script.AdapterConfig(swapped_share=1.0)
@@ -312,12 +297,12 @@ def test_wrong_options_are_told(patients, stable_diffusion, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="neither a medeid pipeline nor the folders unet, vae and scheduler"):
         script.load_backbone(str(tmp_path / "empty"))
-    text_to_image = _save_model(tmp_path / "text", {**UNET, "in_channels": 4})
-    with pytest.raises(ValueError, match="takes 4 channels; an inpainting model takes 9"):
-        script.load_backbone(str(text_to_image))
+    depth = save_model(tmp_path / "depth", "sd15", in_channels=5)
+    with pytest.raises(ValueError, match="takes 5 channels .* an inpainting UNet takes 9"):
+        script.load_backbone(str(depth))
     scheduler = DDIMScheduler(**SCHEDULER, rescale_betas_zero_snr=True)
     for kind, message in (("sample", "knows epsilon and v_prediction"), ("epsilon", "zero terminal SNR")):
-        broken = _save_model(tmp_path / kind, UNET)
+        broken = save_model(tmp_path / kind, "sd15-inpainting")
         DDIMScheduler.from_config(scheduler.config, prediction_type=kind).save_pretrained(broken / "scheduler")
         with pytest.raises(ValueError, match=message):
             script.AdapterTask(options(patients, broken, tmp_path))

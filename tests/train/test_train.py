@@ -11,6 +11,7 @@ from diffusers import AutoencoderDC, UNet2DConditionModel
 from discriminator import PatchDiscriminator
 from harness import PositionSampler, parse_config, train
 from PIL import Image
+from stable_diffusions import SD15_INPAINTING
 
 from medeid.faces.shape import ShapePrior
 from medeid.identity.adapter import IdentitySuppressionAdapter
@@ -25,19 +26,13 @@ VAE = {
     "encoder_qkv_multiscales": [[], [], [], []],
     "decoder_qkv_multiscales": [[], [], [], []],
 }
-UNET = {
-    "sample_size": 32,
-    "in_channels": 9,
-    "out_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "cross_attention_dim": 8,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
+UNET = {**SD15_INPAINTING, "sample_size": 32}
+STRUCTURE = {
+    "in_channels": 3,
+    "channels": UNET["block_out_channels"],
+    "num_res_blocks": 1,
+    "downscale_factor": 8,
 }
-STRUCTURE = {"in_channels": 3, "channels": [8, 16], "num_res_blocks": 1, "downscale_factor": 8}
 
 
 @pytest.fixture(scope="module")
