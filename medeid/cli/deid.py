@@ -6,8 +6,9 @@ import secrets
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,10 +32,12 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..clinical.audit import AuditLog
+    from ..clinical.batch import Engine
     from ..clinical.run import Run
     from ..clinical.vault import Vault
 
 AUDIT = "audit.jsonl"
+EngineName = Literal["local", "ray"]
 
 
 @app.command()
@@ -110,6 +113,19 @@ def deid(
             min=1, help="Processes, each with a model of its own (700 MB). The result is the same, but for rounding."
         ),
     ] = 1,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="Where the work is done: local, or ray (the cluster at RAY_ADDRESS, or else one of this machine's "
+            "cores or GPUs; pip install medeid[ray]). The result is the same, but for rounding."
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of --engine ray: how many, each with a model of its own. One a core by default, or one a GPU."
+        ),
+    ] = None,
     names: Annotated[
         Names,
         typer.Option(
@@ -210,7 +226,9 @@ def deid(
         "burned_in_checked": burned_in_checked,
     }
     quiet()
+    run_photos = _engine(engine, jobs, workers, device)
     from ..clinical.audit import AuditError  # these import torch and diffusers: not for --help
+    from ..clinical.ray_engine import RayEngineError
     from ..clinical.run import Run, RunError
     from ..clinical.vault import VaultError
 
@@ -236,13 +254,17 @@ def deid(
         with _audit_log(out, options, key) as audit, _vault(vault, key, recipient) as opened:
             # Without a study's key one that is forgotten: UIDs still agree among the files of this run.
             secret = {"key": key, "header_key": key or secrets.token_bytes(LEAST_BYTES)}
-            _deidentify(run, {**options, **secret}, jobs, audit, opened)
+            _deidentify(run, {**options, **secret}, run_photos, audit, opened)
     except KeyboardInterrupt:
         raise usage_error(f"interrupted; the same command goes on with {out}") from None
     except BrokenExecutor as error:
-        raise usage_error("a process died; the same command goes on, with fewer --jobs if memory is short") from error
+        raise usage_error(
+            "a process died; the same command goes on, with fewer --jobs or --workers if memory is short"
+        ) from error
     except RunError as error:
         raise usage_error(str(error)) from error
+    except RayEngineError as error:
+        raise usage_error(f"--engine ray: {error}") from error
     except AuditError as error:
         raise usage_error(f"{out / AUDIT}: {error}") from error
     except VaultError as error:
@@ -253,6 +275,23 @@ def deid(
     print(f"{released} of {len(files)} photos released to {out}")
     if released < len(files):
         raise typer.Exit(NOT_ALL_RELEASED)
+
+
+def _engine(name: EngineName, jobs: int, workers: int | None, device: str) -> Engine:
+    from ..clinical.batch import deidentify_all
+    from ..clinical.ray_engine import RayEngineError, check_ray, deidentify_on_ray
+
+    if name == "local":
+        if workers is not None:
+            raise usage_error("--workers: is for --engine ray; give --jobs")
+        return partial(deidentify_all, jobs=jobs)
+    if jobs > 1:
+        raise usage_error("--jobs: is for --engine local; give --workers")
+    try:
+        check_ray(device)
+    except RayEngineError as error:
+        raise usage_error(f"--engine ray: {error}") from error
+    return partial(deidentify_on_ray, workers=workers)
 
 
 def _audit_log(out: Path, options: dict[str, Any], key: bytes | None) -> AuditLog:
@@ -297,13 +336,11 @@ def _photo_files(
     ]
 
 
-def _deidentify(run: Run, options: dict[str, Any], jobs: int, audit: AuditLog, vault: Vault | None) -> None:
+def _deidentify(run: Run, options: dict[str, Any], engine: Engine, audit: AuditLog, vault: Vault | None) -> None:
     """Does what is left of a run, and tells what is to be told of it."""
-    from ..clinical.batch import deidentify_all
-
     with progress_bar() as progress:
         task = progress.add_task("De-identifying", total=len(run.photos), completed=len(run.statuses))
-        for photo, result in deidentify_all(run.left, run.out, options, jobs):
+        for photo, result in engine(run.left, run.out, options):
             # In this order, so that what a kill leaves out is done once more: the record says that all is there.
             if vault is not None and result.record.output_sha256:
                 vault.seal(result.record.output_sha256, photo.source.read_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,10 @@ class FileResult:
 
     record: FileRecord
     reason: str = ""
+
+
+# Photos, the folder of their results and the options of a [`Deidentifier`] -> results, in any order.
+Engine = Callable[[Sequence[PhotoFile], Path, dict[str, Any]], Iterator[tuple[PhotoFile, FileResult]]]
 
 
 class Deidentifier:

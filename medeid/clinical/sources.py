@@ -6,6 +6,7 @@ import csv
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -47,6 +48,11 @@ class PhotoFile:
     mask: Path | None = None
 
 
+def photo_suffixes() -> set[str]:
+    """Suffixes of pictures and of DICOM, in lower case."""
+    return picture_suffixes() | _DICOM_SUFFIXES
+
+
 @dataclass
 class Listing:
     """What was found.
@@ -83,10 +89,12 @@ def list_photos(inputs: Sequence[Path], recursive: bool, out: Path) -> Listing:
             Where the results go.
 
     Raises:
-        `SourcesError`: results and photos would mix.
+        `SourcesError`: results and photos would mix, or one is a URL.
     """
     listing = Listing()
     for given in inputs:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(given)) and not given.exists():
+            raise SourcesError(f"{given}: is a URL; mount the store as a folder (by rclone, say) and give that")
         if not given.is_dir():
             listing.add(given.name, given)
             continue
@@ -95,7 +103,7 @@ def list_photos(inputs: Sequence[Path], recursive: bool, out: Path) -> Listing:
             name = path.relative_to(given).as_posix()
             if path.is_symlink() and not path.resolve().is_relative_to(given.resolve()):
                 listing.left_out.append(f"{name}: a link that leads out of the folder")
-            elif path.suffix.lower() in picture_suffixes() | _DICOM_SUFFIXES:
+            elif path.suffix.lower() in photo_suffixes():
                 listing.add(name, path)
             else:
                 listing.left_out.append(f"{name}: no picture, by its suffix")

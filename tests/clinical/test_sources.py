@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from medeid.clinical.sources import SourcesError, list_photos, name_results, read_pseudonyms
@@ -35,6 +37,11 @@ def test_a_link_is_followed_only_inside(clinic, tmp_path):
     assert "inside.jpg" in listing.photos and "outside.jpg" not in listing.photos
     assert not any(name.startswith("tree") for name in listing.photos)
     assert "outside.jpg: a link that leads out of the folder" in listing.left_out
+
+
+def test_a_url_is_told(tmp_path):
+    with pytest.raises(SourcesError, match="is a URL; mount the store"):
+        list_photos([Path("s3://bucket/ward")], True, tmp_path / "out")
 
 
 @pytest.mark.parametrize("out", [".", "visit", "visit/new", ".."])
