@@ -34,8 +34,8 @@ class Photo:
 
         Args:
             image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`):
-                A PIL image of any photographic mode (16-bit grey too), an array uint8 [H, W, 3] or float [H, W, 3] in
-                [0, 1], or a tensor float [3, H, W] or [1, 3, H, W] in [0, 1].
+                A PIL image of any photographic mode (16-bit grey too), an array uint8 or uint16 [H, W, 3] or float
+                [H, W, 3] in [0, 1], or a tensor float [3, H, W] or [1, 3, H, W] in [0, 1].
 
         Raises:
             TypeError: another type.
@@ -57,7 +57,7 @@ class Photo:
                 raise ValueError(
                     f"`image` must be an array [H, W, 3], got {list(image.shape)}. Pass several as a list."
                 )
-            return cls(image.copy() if image.dtype == np.uint8 else _float_to_uint8(image), image)
+            return cls(_array_to_uint8(image), image)
         raise TypeError(f"`image` must be a PIL image, a numpy array or a torch tensor, got {type(image).__name__}.")
 
     def restore(self, rgb: np.ndarray, changed: np.ndarray, output_type: OutputType | None = None) -> PhotoInput:
@@ -86,8 +86,7 @@ class Photo:
         if isinstance(self.source, torch.Tensor):
             values = torch.from_numpy(rgb).permute(2, 0, 1).to(self.source) / 255.0
             return torch.where(torch.from_numpy(changed).to(self.source.device), values, self.source)
-        scaled = rgb if self.source.dtype == np.uint8 else (rgb / 255.0).astype(self.source.dtype)
-        return np.where(changed[..., None], scaled, self.source)
+        return np.where(changed[..., None], _scaled(rgb, self.source.dtype), self.source)
 
 
 def open_mask(mask: PhotoInput, shape: tuple[int, int]) -> np.ndarray:
@@ -127,9 +126,22 @@ def open_mask(mask: PhotoInput, shape: tuple[int, int]) -> np.ndarray:
     return mask > (127 if mask.dtype == np.uint8 else 0.5)
 
 
+def _array_to_uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array.copy()
+    return (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else _float_to_uint8(array)
+
+
+def _scaled(rgb: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values uint8 in the range of another type."""
+    if dtype == np.uint8:
+        return rgb
+    return rgb.astype(np.uint16) * 257 if dtype == np.uint16 else (rgb / 255.0).astype(dtype)
+
+
 def _float_to_uint8(array: np.ndarray) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"`image` must be uint8, or float in [0, 1], got {array.dtype}.")
+        raise ValueError(f"`image` must be uint8, uint16, or float in [0, 1], got {array.dtype}.")
     if not (np.isfinite(array).all() and array.min() >= 0.0 and array.max() <= 1.0):
         raise ValueError("`image` holds floats outside of [0, 1]. Divide 8-bit values by 255 first.")
     return np.rint(array * 255.0).astype(np.uint8)
@@ -139,7 +151,7 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode not in _MODES:
         raise ValueError(f"`image` has mode {image.mode}, which is none of a photo's: {', '.join(_MODES)}. Convert it.")
     if image.mode in _MODES_16_BIT:
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        grey = _array_to_uint8(np.asarray(image).astype(np.uint16))
         return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
 
@@ -147,7 +159,7 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
 def _restore_pil(source: Image.Image, rgb: np.ndarray, changed: np.ndarray) -> Image.Image:
     new = Image.fromarray(rgb)
     if source.mode in _MODES_16_BIT:
-        grey = np.asarray(new.convert("L")).astype(np.uint16) * 257
+        grey = _scaled(np.asarray(new.convert("L")), np.dtype(np.uint16))
         return Image.fromarray(np.where(changed, grey, np.asarray(source).astype(np.uint16)))
     # A new image, as a copy would carry the source's metadata along.
     result = Image.new(source.mode, source.size)

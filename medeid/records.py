@@ -38,13 +38,30 @@ class VerificationError(RuntimeError):
         records (`list[PhotoRecord]`): The records of the call, with what was measured.
     """
 
+    remedy = "try another seed, more attempts or a higher guidance scale, or say by `preserve` which signs matter"
+
     def __init__(self, index: int, failed: str, records: list[PhotoRecord]):
         self.index, self.records = index, records
-        self.reason = (
-            f"withheld, since {failed}; try another seed, more attempts or a higher guidance scale, or say by "
-            "`preserve` which signs matter"
-        )
+        self.reason = f"withheld, since {failed}; {self.remedy}"
         super().__init__(f"Photo {index}: {self.reason}.")
+
+
+class UnsureFaceError(VerificationError):
+    """There may be a face beside those that were found, which would be left, so nothing is returned.
+
+    Attributes:
+        index, reason, records: As of [`VerificationError`].
+    """
+
+    remedy = "give the boxes of all faces yourself, or cover what is there"
+
+    def __init__(self, index: int, records: list[PhotoRecord]):
+        places = [
+            f"({', '.join(str(round(corner)) for corner in each.box.box)}), {each.reason}"
+            for each in records[index].rejected
+            if each.unsure
+        ]
+        super().__init__(index, f"there may be one more face at {' and at '.join(places)}", records)
 
 
 @dataclass

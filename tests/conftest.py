@@ -22,6 +22,7 @@ FACES = Path(__file__).parents[1] / "examples" / "faces"
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=1, help="How often the run of a batch is killed.")
     parser.addoption("--photos", type=int, default=3, help="Photos in that batch.")
+    parser.addoption("--memory-photos", type=int, default=12, help="Photos of the batch whose memory is watched.")
     parser.addoption("--mutations", type=int, default=40, help="Changed files of each format that are read.")
 
 

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -51,6 +53,18 @@ def test_a_photo_goes_in_and_a_photo_of_nobody_comes_out(photo, tmp_path):
     unchanged = (source == written).all(-1)
     assert 0.7 < unchanged.mean() < 0.99
     assert b"Jane" not in (out / "jane_doe.png").read_bytes()
+
+
+def test_sixteen_bits_of_colour_stay_sixteen(astronaut, tmp_path):
+    pixels = (astronaut.astype(np.uint16) << 8) + np.arange(512, dtype=np.uint16)[:, None] % 256
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb")
+    result = run("deid", tmp_path / "in.tif", "-o", tmp_path / "out", *QUICK)
+    assert result.exit_code == 0, result.output
+    written = cv2.imread(str(tmp_path / "out" / "in.png"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    unchanged = (written == pixels).all(-1)
+    assert written.dtype == np.uint16 and 0.7 < unchanged.mean() < 0.99
+    before, after = pixels[~unchanged].mean(0), written[~unchanged].mean(0)
+    assert np.abs(after - before).max() < 8000  # a face in place of a face
 
 
 def test_records_tell_what_was_done_but_not_to_whom(photo, tmp_path):

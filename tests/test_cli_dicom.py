@@ -48,6 +48,16 @@ def test_the_frames_of_a_file_show_one_person(face, tmp_path):
     assert dcmread(tmp_path / "out" / "in.dcm").NumberOfFrames == 2
 
 
+def test_what_was_released_passes_when_it_is_verified_again(face, tmp_path):
+    save(sample(np.stack([face, face[:, ::-1]])), tmp_path / "in.dcm")
+    result = run("deid", tmp_path / "in.dcm", "-o", tmp_path / "out", *QUICK)
+    assert result.exit_code == 0, result.output
+    result = run("verify", tmp_path / "in.dcm", tmp_path / "out" / "in.dcm", "--preserve", "none")
+    assert result.exit_code == 0 and "1 of 1 pairs passed" in result.output, result.output
+    result = run("verify", tmp_path / "in.dcm", tmp_path / "in.dcm")
+    assert result.exit_code == 2 and "frame 2: the recognizer dlib still takes the face" in result.output
+
+
 def test_one_frame_without_a_face_withholds_the_file(face, tmp_path):
     save(sample(np.stack([face, np.full_like(face, 90)])), tmp_path / "in.dcm")
     result = run("deid", tmp_path / "in.dcm", "-o", tmp_path / "out", *QUICK)

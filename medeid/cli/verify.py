@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @app.command()
 def verify(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A photo, or a folder of photos.", show_default=False)
+        Path, typer.Argument(metavar="SOURCE", help="A photo or DICOM file, or a folder of them.", show_default=False)
     ],
     output: Annotated[
         Path,
@@ -38,7 +38,8 @@ def verify(
 
     Asks the recognizers whether they still know a face, the encoder whether a sign
     is lost or has come up, and the detectors whether there is a face, and none but
-    those that were replaced. Nothing is written, and the files are only read.
+    those that were replaced. Of DICOM it looks at every frame, and not at the
+    header. Nothing is written, and the files are only read.
     In two folders those belong together whose names are the same up to the suffix,
     also in the folders in them. Sources of which nothing was released are counted;
     a result without its source fails.
@@ -107,4 +108,5 @@ def _add_rows(table: Table, name: str, report: PairReport, thresholds: dict[str,
             for sign in face.manifestations
         ]
         result = "failed" if face.attempts[-1].failed else "passed"
-        table.add_row(escape(name), str(number), "\n".join(likeness), "\n".join(signs), result)
+        where = f"{number} (frame {report.frames[number - 1]})" if report.frames else str(number)
+        table.add_row(escape(name), where, "\n".join(likeness), "\n".join(signs), result)

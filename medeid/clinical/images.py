@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -16,6 +18,7 @@ from .colour_profile import colours_only
 FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it takes a file for a decompression bomb
 
+_Taken = TypeVar("_Taken")
 
 try:
     from pillow_heif import register_heif_opener
@@ -49,7 +52,21 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         ImageFileError: the file is missing, empty, no image, damaged, too large, or an animation.
     """
-    path = Path(path)
+    return open_image(Path(path), upright)
+
+
+def open_image(path: Path, take: Callable[[Image.Image], _Taken]) -> _Taken:
+    """Opens a file, and gives what is taken of the still image in it, or one clear error.
+
+    Args:
+        path (`Path`):
+            As for [`read_image`].
+        take (`Callable`):
+            Decodes the image, and may raise what it likes.
+
+    Raises:
+        ImageFileError: as [`read_image`].
+    """
     if not path.is_file():
         raise ImageFileError("there is no such file; check the path")
     if path.stat().st_size == 0:
@@ -64,8 +81,7 @@ def read_image(path: str | Path) -> Image.Image:
                     raise ImageFileError(
                         f"it holds {frames} frames, but only stills can be used; save the frames apart"
                     )
-                image.load()
-                return _upright(image)
+                return take(image)
     except UnidentifiedImageError as error:
         raise ImageFileError("it is no image, or of an unknown format; convert it to PNG or JPEG") from error
     except Image.DecompressionBombError as error:
@@ -80,14 +96,15 @@ def read_image(path: str | Path) -> Image.Image:
         raise ImageFileError("it is damaged or incomplete; copy it again from where it came") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """A copy without metadata, turned as EXIF says; EXIF that cannot be read says nothing."""
+def upright(image: Image.Image) -> Image.Image:
+    """A decoded copy without metadata, turned as EXIF says; EXIF that cannot be read says nothing."""
+    image.load()
     try:
-        upright = ImageOps.exif_transpose(image)
+        turned = ImageOps.exif_transpose(image)
     except Exception:  # whatever is wrong with it
-        upright = image.copy()
-    upright.info = {name: upright.info[name] for name in ("icc_profile", "transparency") if name in upright.info}
-    return upright
+        turned = image.copy()
+    turned.info = {name: turned.info[name] for name in ("icc_profile", "transparency") if name in turned.info}
+    return turned
 
 
 def lossless_format(image: Image.Image) -> tuple[str, str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from ..photos import PhotoInput
+from .deep_images import DeepImage, read_photo, write_deep_image
 from .dicom import DicomFile, is_dicom, write_dicom
 from .dicom_pseudonyms import Pseudonyms
-from .images import lossless_format, read_image, write_image
+from .images import lossless_format, write_image
 
 
 class OpenPhoto(Protocol):
@@ -51,6 +53,22 @@ class OpenImage:
 
 
 @dataclass
+class OpenDeepImage:
+    """A still picture of 16 bits of colour. The pipeline sees no opacity; it stays as it was."""
+
+    image: DeepImage
+    suffix: str = ".png"
+
+    @property
+    def frames(self) -> Sequence[PhotoInput]:
+        return [self.image.pixels[..., :3]]
+
+    def write(self, frames: Sequence[PhotoInput], target: Path, pseudonym: str | None) -> str:
+        pixels = np.concatenate([*frames, self.image.pixels[..., 3:]], axis=2)
+        return write_deep_image(replace(self.image, pixels=pixels), target)
+
+
+@dataclass
 class OpenDicom:
     """A DICOM file of one frame or several."""
 
@@ -82,4 +100,5 @@ def open_photo(path: Path, pseudonyms: Pseudonyms, burned_in_checked: bool) -> O
     """
     if is_dicom(path):
         return OpenDicom(DicomFile.read(path, burned_in_checked), pseudonyms)
-    return OpenImage(read_image(path))
+    image = read_photo(path)
+    return OpenDeepImage(image) if isinstance(image, DeepImage) else OpenImage(image)

@@ -13,12 +13,15 @@ from ..face_state import FaceState
 from ..faces.detection import detect_faces
 from ..files import PARTIAL
 from ..manifestations.taxonomy import parse_sign
-from ..photos import Photo
+from ..photos import Photo, PhotoInput
 from ..pipeline import MedicalDeIDPipeline, Preserve
 from ..records import AttemptRecord, FaceRecord, NoFaceFoundError
 from ..types import FaceBox
 from .batch import parse_photo_boxes
-from .images import ImageFileError, picture_suffixes, read_image
+from .dicom_pseudonyms import Pseudonyms
+from .images import ImageFileError
+from .opening import open_photo
+from .sources import photo_suffixes
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class PairReport:
             was released).
         reasons (`list[str]`): Why it did not pass, and what to do.
         faces (`list[FaceRecord]`): Each face of the source: likeness and signs before and after, and what failed.
+        frames (`list[int]`): Of each face the frame that it is in, from 1; empty for a still.
         notes (`list[str]`): What was found and not taken for a face.
     """
 
     status: Literal["passed", "failed", "unusable", "missing"]
     reasons: list[str] = field(default_factory=list)
     faces: list[FaceRecord] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -71,35 +76,60 @@ class PairVerifier:
         self.preserve = preserve
 
     def run(self, pair: Pair, boxes: Any = None) -> PairReport:
-        """Looks at one pair of files.
+        """Looks at one pair of files, of DICOM at all frames.
 
         Args:
             pair (`Pair`):
                 The files; they are only read.
             boxes (`list`, *optional*):
-                Parsed JSON of the user's own faces in the source, see [`parse_boxes`].
+                Parsed JSON of the user's own faces in the source (in each of its frames), see [`parse_boxes`].
         """
         if pair.output is None:
             return PairReport("missing")
         if pair.source is None:
             return PairReport("unusable", ["there is no source of this name; give the folder that it was made of"])
         try:
-            source = read_image(pair.source)
-            given = parse_photo_boxes(boxes, source)
+            sources = _frames(pair.source)
+            given = [parse_photo_boxes(boxes, frame) for frame in sources]
         except ValueError as error:
             return PairReport("unusable", [f"the source: {error}"])
         try:
-            output = read_image(pair.output)
+            outputs = _frames(pair.output)
         except ImageFileError as error:
             return PairReport("unusable", [f"the output: {error}"])
+        if len(sources) != len(outputs):
+            reason = f"it has {len(outputs)} frames, but the source {len(sources)}; give the file as it was written"
+            return PairReport("failed", [reason])
+        reports = [self._look(*frame) for frame in zip(sources, outputs, given, strict=True)]
+        return reports[0] if len(reports) == 1 else _of_all_frames(reports)
+
+    def _look(self, source: PhotoInput, output: PhotoInput, boxes: list[list[FaceBox]] | None) -> PairReport:
+        """Looks at one frame; what cannot be looked at is told, too."""
         try:
-            return verify_pair(self.pipeline, Photo.open(source), Photo.open(output), given, self.preserve)
+            return verify_pair(self.pipeline, Photo.open(source), Photo.open(output), boxes, self.preserve)
         except NoFaceFoundError as error:
             return PairReport("unusable", [f"the source: {error.reason}"])
         except ValueError as error:
             return PairReport("unusable", [str(error)])
         except (RuntimeError, MemoryError) as error:
             return PairReport("unusable", [f"the model failed on it ({type(error).__name__}); is there memory enough?"])
+
+
+def _frames(path: Path) -> Sequence[PhotoInput]:
+    """The pixels of a file. Who looks at faces alone need not know whether a name is burned into them."""
+    return open_photo(path, Pseudonyms(None), burned_in_checked=True).frames
+
+
+def _of_all_frames(reports: Sequence[PairReport]) -> PairReport:
+    """One report of a file, as bad as the worst of its frames."""
+    worst = ("unusable", "failed", "passed")
+    whole = PairReport(min((report.status for report in reports), key=worst.index))
+    for number, report in enumerate(reports, start=1):
+        whole.reasons += [f"frame {number}: {reason}" for reason in report.reasons]
+        whole.faces += report.faces
+        whole.frames += [number] * len(report.faces)
+        whole.notes += [f"frame {number}: {note}" for note in report.notes]
+    return whole
 
 
 @torch.no_grad()
@@ -145,7 +175,7 @@ def verify_pair(
     failed = [reason for face in record.faces for reason in face.attempts[-1].failed]
     failed += _unknown_faces(pipeline, record.faces, output)
     notes = [rejected.reason for rejected in record.rejected]
-    return PairReport("failed" if failed else "passed", failed, record.faces, notes)
+    return PairReport("failed" if failed else "passed", failed, record.faces, notes=notes)
 
 
 def _expect_signs(pipeline: MedicalDeIDPipeline, faces: list[FaceState], preserve: Preserve) -> None:
@@ -178,12 +208,12 @@ def pair_folders(names: dict[str, str], sources: dict[str, Path], outputs: Path)
         sources (`dict[str, Path]`):
             The sources under what they are called.
         outputs (`Path`):
-            The folder of the results. Pictures in it that belong to no source are pairs, too.
+            The folder of the results. Photos in it that belong to no source are pairs, too.
     """
     found: dict[str, Path] = {}
     for path in sorted(outputs.rglob("*")):
         below = path.relative_to(outputs)
-        if path.suffix.lower() in picture_suffixes() and not path.name.startswith(PARTIAL) and path.is_file():
+        if path.suffix.lower() in photo_suffixes() and not path.name.startswith(PARTIAL) and path.is_file():
             stem = below.with_suffix("").as_posix()
             if stem in found:
                 yield Pair(below.as_posix(), None, path)

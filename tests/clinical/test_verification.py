@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dicom_samples import sample, save
 from PIL import Image
 
 from medeid.clinical.sources import list_photos, name_results
@@ -148,6 +149,25 @@ def test_a_turned_source_is_compared_upright(verifier, portrait, released, tmp_p
     assert report.status == "passed", report.reasons
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_of_dicom_every_frame_is_compared(verifier, astronaut, released, tmp_path, left):
+    before, after = astronaut[:256, 100:356], released[:256, 100:356]
+    source = save(sample(np.stack([before, before])), tmp_path / "source.dcm")
+    output = save(sample(np.stack([after, before if left else after])), tmp_path / "output.dcm")
+    report = verifier.run(Pair("scan", source, output))
+    assert report.status == ("failed" if left else "passed"), report.reasons
+    assert report.frames == [1, 2] and len(report.faces) == 2
+    assert all(reason.startswith("frame 2: ") for reason in report.reasons)
+
+
+def test_a_frame_that_is_missing_fails(verifier, astronaut, tmp_path):
+    face = astronaut[:256, 100:356]
+    source = save(sample(np.stack([face, face])), tmp_path / "source.dcm")
+    output = save(sample(face), tmp_path / "output.dcm")
+    report = verifier.run(Pair("scan", source, output))
+    assert report.status == "failed" and "1 frames, but the source 2" in report.reasons[0]
+
+
 def test_folders_are_paired_as_a_run_names_its_results(portrait, tmp_path):
     sources, outputs = tmp_path / "in", tmp_path / "out"
     small = portrait.resize((8, 8))
@@ -157,7 +177,8 @@ def test_folders_are_paired_as_a_run_names_its_results(portrait, tmp_path):
     for name in ("a.png", "a-2.png", "visit/a.png", "visit/unknown.tif", "a.tif", ".partial-1.png"):
         (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         small.save(outputs / name)
-    (outputs / "records.jsonl").touch()
+    for path in (sources / "scan.dcm", outputs / "scan.dcm", outputs / "records.jsonl"):
+        path.touch()
     photos = list_photos([sources], True, outputs).photos
     names = dict(zip(photos, name_results(list(photos), "keep"), strict=True))
     found = [
@@ -169,6 +190,7 @@ def test_folders_are_paired_as_a_run_names_its_results(portrait, tmp_path):
             ("in/a.jpg", "out/a.png"),
             ("in/a.png", "out/a-2.png"),
             ("in/visit/a.jpg", "out/visit/a.png"),
+            ("in/scan.dcm", "out/scan.dcm"),
             ("in/withheld.jpg", None),
             (None, "out/a.tif"),
             (None, "out/visit/unknown.tif"),

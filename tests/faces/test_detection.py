@@ -112,6 +112,14 @@ def test_rejected_boxes_are_reported_with_a_reason():
     assert reasons == {0.4: "score below 0.5: 0.40", 0.9: "smaller than 20 px: 12.0 px"}
 
 
+def test_what_may_be_a_face_is_unsure_unless_it_is_tiny_or_lies_in_one():
+    face, inside, beside, tiny = (100, 10, 180, 110), (110, 20, 150, 60), (20, 20, 60, 70), (0, 0, 10, 10)
+    fake = FakeDetector("a", (face, 0.9, None), *((box, 0.4, None) for box in (inside, beside, tiny)))
+    result = detect_faces(BLANK, [fake])
+    assert [found.box for found in result.faces] == [face]
+    assert {each.box.box: each.unsure for each in result.rejected} == {inside: False, beside: True, tiny: False}
+
+
 def test_smallest_first_and_clipped_to_the_photo():
     fake = FakeDetector("a", ((100, 10, 250, 100), 0.9, None), ((-10, 20, 60, 70), 0.8, None))
     faces = detect_faces(BLANK, [fake]).faces
