@@ -65,6 +65,7 @@ from .records import (
     MedicalDeIDPipelineOutput,
     NoFaceFoundError,
     PhotoRecord,
+    UnsureFaceError,
     VerificationError,
 )
 from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, FaceCrop, OnFail
@@ -76,6 +77,7 @@ FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bo
 # the guidance away from the source grows, too. Beyond 1 it spoils faces.
 MAX_COSINES = (0.15, 0.0, -0.15)
 SUPPRESSION = (0.0, 0.5, 1.0)
+TRIES_A_SURROGATE = 2  # under a key, that fail by signs; then the patient becomes somebody else in this photo
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 ASYMMETRY_STEP = 0.3  # of its asymmetry, by which a face is set further each time that a sign was lost
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
@@ -443,6 +445,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         Raises:
             NoFaceFoundError: a photo has no face; nothing is returned.
             VerificationError: a face did not pass the checks; nothing is returned.
+            UnsureFaceError: the same, where there may be one more face than those that were found.
             UnknownManifestationError: a name in `preserve` is not in the taxonomy; the message lists the nearest.
             ValueError: an argument is off.
         """
@@ -479,6 +482,10 @@ class MedicalDeIDPipeline(DiffusionPipeline):
 
         # 2. Find the faces, cut them out, find their landmarks
         records, faces = self.find_faces(photos, boxes, privacy)
+        for index, record in enumerate(records):
+            if any(candidate.unsure for candidate in record.rejected):
+                record.status = "withheld"
+                raise UnsureFaceError(index, records)
         name_patients(faces, pseudonyms)
 
         # 3. Hide from the UNet every face in every crop, its own and its neighbours'
@@ -750,13 +757,14 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         surrogate_identity: SurrogateIdentity | None = None,
     ) -> torch.Tensor:
         """Draws a face's seed (or takes its patient's), and from it its surrogate: somebody else, but of its kind."""
-        # Who was not taken for the source, but failed otherwise, stays who it is for another try under a key.
-        attempt = 1 + sum(self.is_recognised(tried) for tried in face.record.attempts)
-        seed = self.draw_seed(face, generator, surrogate_identity, attempt)
+        # Who was not taken for the source, but failed otherwise, stays who it is for one more try under a key.
+        recognised = sum(self.is_recognised(tried) for tried in face.record.attempts)
+        given_up = recognised + (len(face.record.attempts) - recognised) // TRIES_A_SURROGATE
+        seed = self.draw_seed(face, generator, surrogate_identity, 1 + given_up)
         face.record.attempts.append(AttemptRecord(hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]))
         face.generator = torch.Generator().manual_seed(seed)
         source = self.source_identity(face)
-        step = min(attempt, len(MAX_COSINES)) - 1
+        step = min(recognised, len(MAX_COSINES) - 1)
         max_cosine, face.suppression = MAX_COSINES[step], SUPPRESSION[step]
         if face.pseudonym is None:
             surrogate = self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)
