@@ -1,6 +1,7 @@
 """What the tests share: a real photo, the embedded model, loaded once, and a CLIP model that knows three colours."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,13 @@ from medeid.data.faces import FaceFolder
 from medeid.faces.mesh import LEFT_EYE, LEFT_IRIS, RIGHT_EYE, RIGHT_IRIS
 
 FACES = Path(__file__).parents[1] / "examples" / "faces"
+
+
+def pytest_configure(config):
+    """One thread a worker, as two that share two cores get in each other's way; also in the commands that tests run."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):

@@ -48,7 +48,7 @@ def memory_by_photo(command: list[str], records: Path) -> dict[int, float]:
 
 
 def test_memory_does_not_grow_with_the_number_of_photos(faces_dir, tmp_path, request):
-    """`pytest tests/test_cli_memory.py -s --memory-photos 2000` is the figure that is reported."""
+    """`pytest tests/test_cli_memory.py -n 0 -s --memory-photos 2000` is the figure that is reported."""
     count = request.config.getoption("--memory-photos")
     warm_up, span = min(100, count // 3), max(4, count // 40)
     clinic, out = tmp_path / "clinic", tmp_path / "out"
