@@ -17,6 +17,7 @@ _BORDER = 3  # crop px along the crop's border where the mask is 0; more than th
 # Levels: skin differs by less from the median of its face, and a tint by less from the face's mean tint.
 _SKIN_RANGE, _SEAM_LIMIT = 50.0, 25.0
 _SEAM_SIGMAS = (48.0, 24.0, 12.0)  # px of a 256 px crop: the tint along the seam is continued by ever narrower means
+_TINT_SIDE = 256  # px, of the picture that the tint is worked out in
 _SEAM_TRUST = 0.1  # share of skin under such a mean at which it counts for one half
 
 _CONTEXT_SHARE = 0.15  # of the pasted part's sides: the rim in which the photo's grain is measured
@@ -107,11 +108,11 @@ def match_colour(generated: np.ndarray, original: np.ndarray, mask: np.ndarray) 
     tone = np.median(generated[face], axis=0)  # most of a face is skin
     skin = _smoothstep(2.0 - np.abs(generated - tone).max(2) / _SKIN_RANGE)
     difference = original.astype(np.float32) - generated
-    tint = _continued(difference, skin * seam * (skin > 0.5), seam.mean(), mask.shape[0] / 256)
+    tint = _continued(difference, skin * seam * (skin > 0.5), seam.mean())
     return _to_uint8(generated + tint * cv2.GaussianBlur(skin, (0, 0), mask.shape[0] / 128)[..., None])
 
 
-def _continued(difference: np.ndarray, skin: np.ndarray, seam: float, unit: float) -> np.ndarray:
+def _continued(difference: np.ndarray, skin: np.ndarray, seam: float) -> np.ndarray:
     """The tint float32 `[S, S, 3]` everywhere, of its mean along the seam's skin and ever narrower local means."""
     if not skin.any():
         return np.zeros_like(difference)
@@ -119,12 +120,18 @@ def _continued(difference: np.ndarray, skin: np.ndarray, seam: float, unit: floa
     weight = skin * (np.abs(difference - middle).max(2) < _SEAM_LIMIT)
     mean = (difference * weight[..., None]).sum((0, 1)) / max(weight.sum(), 1.0)
     share = weight.mean() / seam
-    tint = np.broadcast_to(mean * share / (share + _SEAM_TRUST), difference.shape)
+    # The tint varies slowly, so that it is worked out in few pixels, however many the crop has.
+    sides = (min(_TINT_SIDE, weight.shape[1]), min(_TINT_SIDE, weight.shape[0]))
+    few, told = (
+        cv2.resize(each, sides, interpolation=cv2.INTER_AREA) for each in (weight, difference * weight[..., None])
+    )
+    tint = np.broadcast_to(mean * share / (share + _SEAM_TRUST), told.shape)
     for sigma in _SEAM_SIGMAS:
-        near = cv2.GaussianBlur(weight, (0, 0), sigma * unit)
-        total = cv2.GaussianBlur(difference * weight[..., None], (0, 0), sigma * unit)
+        near = cv2.GaussianBlur(few, (0, 0), sigma * sides[0] / _TINT_SIDE)
+        total = cv2.GaussianBlur(told, (0, 0), sigma * sides[0] / _TINT_SIDE)
         trust = near / (near + _SEAM_TRUST)
         tint = tint + trust[..., None] * (total / np.maximum(near, 1e-6)[..., None] - tint)
+    tint = cv2.resize(tint, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return tint.clip(-_SEAM_LIMIT, _SEAM_LIMIT)
 
 
