@@ -35,9 +35,8 @@ MIN_SCORE = 0.5  # from which on a box counts as a face
 # As in CenterFace's own suppression. An upright box and one turned by a quarter (sides 1 : 1.3) have an IoU of 0.62.
 _SAME_FACE_IOU = 0.3
 _TURNED_SIDE = 448  # px
-_COVERED = (
-    0.5  # share of an unsure box that lies in a face: from then on it is that face seen once more, and goes with it
-)
+# Share of an unsure box that lies in a face, from which on it is that face seen once more, and goes with it.
+_COVERED = 0.5
 
 
 class FaceDetector(Protocol):
