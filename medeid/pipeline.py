@@ -621,10 +621,14 @@ class MedicalDeIDPipeline(DiffusionPipeline):
     @torch.no_grad()
     def find_landmarks(self, crops: list[FaceCrop]) -> np.ndarray:
         """Dense landmarks float32 [N, 478, 3] of crops, in pixels of a 256 px crop."""
-        images = self._to_tensor([crop.image for crop in crops], self.landmark_net.dtype)
-        if images.shape[-1] != LANDMARK_SIZE:
-            images = F.interpolate(images, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
-        return torch.cat([self.landmark_net(batch) for batch in images.split(FACE_BATCH_SIZE)]).float().cpu().numpy()
+        found = []
+        for start in range(0, len(crops), FACE_BATCH_SIZE):  # as floats, all crops of a set would take much memory
+            batch = [crop.image for crop in crops[start : start + FACE_BATCH_SIZE]]
+            images = self._to_tensor(batch, self.landmark_net.dtype)
+            if images.shape[-1] != LANDMARK_SIZE:
+                images = F.interpolate(images, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
+            found.append(self.landmark_net(images))
+        return torch.cat(found).float().cpu().numpy()
 
     def mark_holes(self, faces: list[FaceState]) -> None:
         """Widens each hole by the neighbours' faces where they reach into the crop, so that no network sees those."""

@@ -31,7 +31,6 @@ _OTHER_SPLIT = "train"
 
 _LINKED = 100  # patients whose second photo is de-identified, too, under two keys
 _OTHERS = 200  # photos that the attacker makes his pairs of; and as many faces for methods that need a reference
-_PART = 64  # photos that the landmark network is given at a time
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,10 @@ class People:
         """Finds the landmarks of photos uint8 [S, S, 3]."""
         size = pipeline.config.crop_size
         crops = [FaceCrop(photo, np.eye(2, 3)) for photo in photos]
-        found = [pipeline.find_landmarks(crops[start : start + _PART]) for start in range(0, len(crops), _PART)]
         return cls(
             np.stack(photos) if crops else np.zeros((0, size, size, 3), np.uint8),
             np.array(subjects, str),
-            np.concatenate(found) if found else np.zeros((0, 478, 3), np.float32),
+            pipeline.find_landmarks(crops) if crops else np.zeros((0, 478, 3), np.float32),
         )
 
     def __len__(self) -> int:

@@ -252,11 +252,11 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, kinds: Sequence[s
             reasons[type(error).__name__] += 1
             continue
         counts["released"].update(face.kind for face in faces)
-        left = [face for face in faces if is_left(photo, result, face)]
-        counts["left"].update(face.kind for face in left)
-        replaced = [face for face in faces if not is_left(photo, result, face)]
+        left = [is_left(photo, result, face) for face in faces]
+        counts["left"].update(face.kind for face, was_left in zip(faces, left, strict=True) if was_left)
+        replaced = [face for face, was_left in zip(faces, left, strict=True) if not was_left]
         counts["recognised"].update(face.kind for face in replaced if is_recognised(pipeline, photo, result, face))
-        with_one_left += bool(left)
+        with_one_left += any(left)
     return {
         "photos": len(kinds),
         "released": len(kinds) - reasons.total(),

@@ -217,13 +217,7 @@ def closest_pairs(
 
 
 def _find_landmarks(pipeline: MedicalDeIDPipeline, crops: np.ndarray) -> np.ndarray:
-    """Dense landmarks `[N, 478, 3]`, some at a time: as floats the crops take four times the memory."""
-    return np.concatenate(
-        [
-            pipeline.find_landmarks([FaceCrop(crop, np.eye(2, 3)) for crop in crops[start : start + _BATCH]])
-            for start in range(0, len(crops), _BATCH)
-        ]
-    )
+    return pipeline.find_landmarks([FaceCrop(crop, np.eye(2, 3)) for crop in crops])
 
 
 def _diversity(drawn: torch.Tensor, people: torch.Tensor) -> dict[str, float]:

@@ -136,7 +136,8 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
 
     def _alike(self, drawn: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """bool [K]: which candidates [K, D] are not clearly of another sex than the source."""
-        return self.main_coordinates(drawn) * self.main_coordinates(source.to(drawn)[None]) > _OTHER_KIND
+        coordinates = self.main_coordinates(torch.cat([drawn, source.to(drawn)[None]]))
+        return coordinates[:-1] * coordinates[-1] > _OTHER_KIND
 
     def _candidates(self, generator: torch.Generator, count: int) -> torch.Tensor:
         """Standardised embeddings [count, D] of people who do not exist."""
