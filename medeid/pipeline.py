@@ -181,6 +181,10 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         self._detectors: list[FaceDetector] | None = None
         self._recognizers: list[Recognizer] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled for another process, which finds the detectors by itself: OpenCV's networks cannot go."""
+        return self.__dict__ | {"_detectors": None}
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MedicalDeIDPipeline:
         """Loads a pipeline: `"medeid-tiny"` from the package, a folder, or a repository on the Hub.

@@ -1,6 +1,7 @@
 """The whole way, on the embedded model: somebody else's face, everything else untouched, or nothing at all."""
 
 import hashlib
+import pickle
 from pathlib import Path
 
 import cv2
@@ -313,6 +314,11 @@ def _keys(folder):
     (path,) = folder.glob("*.safetensors")
     with safe_open(path, "pt") as file:
         return list(file.keys())
+
+
+def test_a_copy_for_another_process_gives_the_same_to_the_bit(pipeline, astronaut, output):
+    copied = pickle.loads(pickle.dumps(pipeline))
+    assert np.array_equal(copied(astronaut, generator=seeded()).images[0], np.asarray(output.images[0]))
 
 
 def test_grey_and_transparent_photos_keep_their_mode(pipeline, portrait):

@@ -13,6 +13,8 @@ from .app import app
 from .console import NOT_ALL_USED, errors, num_cores, progress_bar, quiet, say, stages, usage_error
 from .options import Device, Model
 
+_MOST_JOBS = 8  # unless somebody says that there is memory for more
+
 
 @app.command()
 def benchmark(
@@ -60,6 +62,13 @@ def benchmark(
         ),
     ] = None,
     device: Device = "cpu",
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes, of about 1 GB each; a core each by default, up to 8. Any number gives the same figures.",
+        ),
+    ] = None,
 ) -> None:
     """Measure methods of de-identification on simulated patients: privacy, utility and quality.
 
@@ -107,7 +116,7 @@ def benchmark(
                 pipeline,
                 reader,
                 features,
-                num_cores(),
+                jobs or min(num_cores(), _MOST_JOBS),
                 stages(progress),
                 skipped.append,
             )

@@ -5,22 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
-import multiprocessing
 import os
 import re
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
-from multiprocessing.connection import wait as wait_for_handles
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -28,6 +20,7 @@ from .. import __version__
 from ..faces.canvas import Canvas, NotVisibleError, skin_tone_band
 from ..files import write_file
 from ..manifestations.taxonomy import TAXONOMY, Finding, manifestation
+from ..processes import share_out
 from .begun import read_state
 from .card import write_card
 from .masks import encode_masks
@@ -42,7 +35,6 @@ _JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
 _PNG = {"format": "PNG", "compress_level": 6}  # 1 ms; level 9 takes ten times as long for a tenth less
 _FACES_TRIED = 4  # before signs that are not visible on a face are left out
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
-_QUEUE_LENGTH = 4  # images a worker that wait; more would only take memory
 _ROW_START = re.compile(rb'\{"file_name": "images/\d+/(\d+)\.jpg"')
 
 
@@ -328,7 +320,8 @@ def build_set(
     rows = _rows(out, plan)
     if sources is not None:
         maker = ImageMaker(sources, out, options, plan)
-        for done, (index, line) in enumerate(_make_all(maker, missing, jobs), options.count - len(missing) + 1):
+        made = share_out(_make, maker, missing, min(jobs, len(missing))) if missing else ()
+        for done, (index, line) in enumerate(made, options.count - len(missing) + 1):
             rows.add(index, line)
             on_progress("Simulating", done, options.count)
     _finish(out, rows, plan, options)
@@ -411,62 +404,5 @@ def _rounded(landmarks: np.ndarray) -> list[list[float]]:
     return np.column_stack([points[:, :2].round(2), points[:, 2].round(1)]).tolist()
 
 
-# The processes: spawned, since a fork of a process that has run torch may hang.
-
-_maker: ImageMaker | None = None
-
-
-def _make_all(maker: ImageMaker, indices: list[int], jobs: int) -> Iterator[tuple[int, str]]:
-    """Makes images in several processes; yields each with its row as it is done."""
-    jobs = min(jobs, len(indices))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(maker,)) as pool:
-        try:
-            todo = iter(indices)
-            with _one_thread_a_process():
-                pending = {pool.submit(_make, index) for index in islice(todo, jobs * _QUEUE_LENGTH)}
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                pending |= {pool.submit(_make, index) for index in islice(todo, len(done))}
-                for future in done:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _one_thread_a_process() -> Iterator[None]:
-    """Processes started meanwhile calculate with one thread each: sums over several may differ in the last bit."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _start_worker(maker: ImageMaker) -> None:
-    global _maker
-    _maker = maker
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """Ends this process when its parent was killed; a worker of a pool would wait for ever (cpython issue 111873)."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for_handles([parent.sentinel])
-        os._exit(1)
-
-
-def _make(index: int) -> tuple[int, str]:
-    assert _maker is not None
-    return index, _maker.make(index)
+def _make(maker: ImageMaker, index: int) -> tuple[int, str]:
+    return index, maker.make(index)

@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,9 +16,11 @@ from typing import Literal
 import numpy as np
 
 from ..pipeline import MedicalDeIDPipeline
+from ..processes import share_out
+from ..types import FaceBox
 from .cohort import People, Task
 from .pictures import read_picture, write_picture
-from .protocol import Method
+from .protocol import Alias, Method
 
 _HOPELESS = 10  # failures in a row, and nothing else so far, after which a method is given up: each may take minutes
 _LONGEST_REASON = 200  # letters
@@ -120,8 +123,22 @@ def _picture(task: str, row: int) -> str:
     return f"{task}/{row:06d}.png"
 
 
+@dataclass(frozen=True)
+class _Errand:
+    """A photo that a method is given, and the path of its result in the method's folder."""
+
+    picture: str
+    photo: np.ndarray
+    box: FaceBox
+    alias: Alias
+
+
 def run_method(
-    method: Method, tasks: Sequence[Task], folder: MethodFolder, on_progress: Callable[[int, int], None]
+    method: Method,
+    tasks: Sequence[Task],
+    folder: MethodFolder,
+    on_progress: Callable[[int, int], None],
+    jobs: int | None = None,
 ) -> None:
     """Gives a method all photos of which there is no result yet, one by one, so that no failure takes others along.
 
@@ -134,24 +151,32 @@ def run_method(
             Where the results go.
         on_progress (`Callable`):
             Called with the number of photos that are done, and of all.
+        jobs (`int`, *optional*):
+            Number of processes, for a method that can be pickled. By default this one alone.
     """
     photos = [(task, row) for task in tasks for row in range(len(task.people))]
     todo = [(task, row) for task, row in photos if not folder.is_done(task.name, row)]
     hopeful = len(todo) < len(photos)
-    for tried, (task, row) in enumerate(todo, 1):
-        outcome, result = _try(method, task, row)
-        folder.add(outcome, result)
-        on_progress(len(photos) - len(todo) + tried, len(photos))
-        hopeful = hopeful or outcome.status != "failed"
-        if not hopeful and tried == _HOPELESS:
-            break
+    errands = (_errand(task, row) for task, row in todo)
+    tries = (_try(method, each) for each in errands) if jobs is None else share_out(_try, method, errands, jobs)
+    with closing(tries):
+        for tried, (outcome, result) in enumerate(tries, 1):
+            folder.add(outcome, result)
+            on_progress(len(photos) - len(todo) + tried, len(photos))
+            hopeful = hopeful or outcome.status != "failed"
+            if not hopeful and tried == _HOPELESS:
+                break
 
 
-def _try(method: Method, task: Task, row: int) -> tuple[Outcome, np.ndarray | None]:
-    picture, photo = _picture(task.name, row), task.people.photos[row]
+def _errand(task: Task, row: int) -> _Errand:
+    return _Errand(_picture(task.name, row), task.people.photos[row], task.people.box(row), task.aliases[row])
+
+
+def _try(method: Method, errand: _Errand) -> tuple[Outcome, np.ndarray | None]:
+    picture, photo = errand.picture, errand.photo
     began = time.perf_counter()
     try:
-        (result,) = method([photo.copy()], [task.people.box(row)], [task.aliases[row]])
+        (result,) = method([photo.copy()], [errand.box], [errand.alias])
         if result is not None and (result.shape != photo.shape or result.dtype != np.uint8):
             given, wanted = (f"{each.dtype} {list(each.shape)}" for each in (result, photo))
             raise ValueError(f"gave {given} for a photo of {wanted}")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from medeid.evaluation.classical import Pixelate
 from medeid.evaluation.cohort import People, Task
 from medeid.evaluation.protocol import Alias
 from medeid.evaluation.results import MethodFolder, run_method
@@ -37,9 +38,9 @@ class Tool:
         return [result]
 
 
-def run(method, task, root):
+def run(method, task, root, jobs=None):
     folder, progress = MethodFolder(root), []
-    run_method(method, [task], folder, lambda done, total: progress.append((done, total)))
+    run_method(method, [task], folder, lambda done, total: progress.append((done, total)), jobs)
     return folder, progress
 
 
@@ -67,6 +68,15 @@ def test_what_was_lost_or_failed_is_tried_again_and_nothing_else(task, tmp_path)
     assert tool.seen == ["2", "7"]
     assert folder.counts(task) == {"released": 11, "withheld": 1, "failed": 0}
     assert all(json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines())
+
+
+def test_two_processes_give_the_same_pictures_as_this_one(task, tmp_path):
+    run(Pixelate(), task, tmp_path / "here")
+    folder, progress = run(Pixelate(), task, tmp_path / "shared", jobs=2)
+    assert folder.counts(task) == {"released": 12, "withheld": 0, "failed": 0} and progress[-1] == (12, 12)
+    for row in range(12):
+        here, shared = (tmp_path / where / f"photos/{row:06d}.png" for where in ("here", "shared"))
+        assert here.read_bytes() == shared.read_bytes()
 
 
 def test_failures_are_kept_with_their_reason_and_without_folders(task, tmp_path):
