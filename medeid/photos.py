@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -86,7 +87,12 @@ class Photo:
         if isinstance(self.source, torch.Tensor):
             values = torch.from_numpy(rgb).permute(2, 0, 1).to(self.source) / 255.0
             return torch.where(torch.from_numpy(changed).to(self.source.device), values, self.source)
-        return np.where(changed[..., None], _scaled(rgb, self.source.dtype), self.source)
+        result = self.source.copy()
+        x, y, width, height = cv2.boundingRect(changed.view(np.uint8))  # of a large photo a face is a small part
+        part = np.s_[y : y + height, x : x + width]
+        new = _scaled(rgb[part], self.source.dtype)
+        result[part] = np.where(changed[part][..., None], new, self.source[part])
+        return result
 
 
 def open_mask(mask: PhotoInput, shape: tuple[int, int]) -> np.ndarray:

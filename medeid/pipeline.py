@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,6 @@ import torch.nn.functional as F
 from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline, T2IAdapter, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers looks here, see `load_config`
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import is_xformers_available
 from PIL import Image
 
 from .diffusion import check_backbone, inpaint
@@ -68,6 +66,7 @@ from .records import (
     UnsureFaceError,
     VerificationError,
 )
+from .switches import SpeedSwitches, on_one_device
 from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, FaceCrop, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -105,7 +104,7 @@ def find_model(pretrained_model_name_or_path: str | Path, **hub: Any) -> Path:
     return download_pipeline(str(pretrained_model_name_or_path), **hub)
 
 
-class MedicalDeIDPipeline(DiffusionPipeline):
+class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
     """De-identifies the faces in photos: each is replaced by that of a surrogate, a person who does not exist.
 
     Args:
@@ -269,49 +268,6 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             self.save_pretrained(folder, **kwargs)
             return upload_pipeline(Path(folder), repo_id, source=self._source, **upload)
 
-    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: Callable | None = None) -> None:
-        """As of any pipeline (by `enable_xformers_memory_efficient_attention`), and the adapter keeps its own weights.
-
-        Args:
-            valid (`bool`):
-                Whether attention is calculated by xformers, or by torch's SDPA, which is the default.
-            attention_op (`Callable`, *optional*):
-                One of xformers' operators, instead of its own choice.
-
-        Raises:
-            ModuleNotFoundError: xformers is not installed.
-            ValueError: there is no NVIDIA GPU.
-        """
-        if valid and not is_xformers_available():
-            raise ModuleNotFoundError(
-                "xformers is not installed: `pip install medeid[xformers]`, or leave it out, as torch's own attention "
-                "(the default) saves as much memory.",
-                name="xformers",
-            )
-        if valid and not torch.cuda.is_available():
-            raise ValueError("xformers needs an NVIDIA GPU. Leave it out: torch's own attention is the default.")
-        with self._plain_unet():
-            super().set_use_memory_efficient_attention_xformers(valid, attention_op)
-
-    def set_attention_slice(self, slice_size: int | str | None) -> None:
-        """As of any diffusers pipeline (by `enable_attention_slicing`); attention to the few tokens stays whole.
-
-        Args:
-            slice_size (`int` or `str`):
-                See `DiffusionPipeline.enable_attention_slicing`; None for no slices.
-        """
-        with self._plain_unet():
-            super().set_attention_slice(slice_size)
-
-    @contextmanager
-    def _plain_unet(self) -> Iterator[None]:
-        """The UNet without the adapter inside the block, for what would save, copy or drop its weights there."""
-        self.identity_adapter.detach(self.unet)
-        try:
-            yield
-        finally:
-            self.identity_adapter.attach(self.unet)
-
     @property
     def _source(self) -> Path | None:
         """The folder that it was loaded from."""
@@ -379,6 +335,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             raise ValueError(f"`on_fail` must be 'withhold' or 'blur', got {on_fail!r}.")
 
     @torch.no_grad()
+    @on_one_device
     def __call__(
         self,
         image: PhotoInput | Sequence[PhotoInput],
@@ -544,6 +501,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
         return MedicalDeIDPipelineOutput(images=outputs, records=records, masks=masks)
 
     @torch.no_grad()
+    @on_one_device
     def draw_faces(
         self,
         count: int,
@@ -644,6 +602,7 @@ class MedicalDeIDPipeline(DiffusionPipeline):
             face.hole = np.maximum(face.hole, face.neighbours)
 
     @torch.no_grad()
+    @on_one_device
     def encode_manifestations(
         self, image: PhotoInput | Sequence[PhotoInput], boxes: Sequence[Sequence[FaceBox]] | None = None
     ) -> list[list[FaceManifestations]]:

@@ -79,7 +79,7 @@ def test_without_xformers_one_error_says_so_and_changes_nothing(small):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_xformers_without_a_gpu_is_one_error(small, monkeypatch):
-    monkeypatch.setattr("medeid.pipeline.is_xformers_available", lambda: True)
+    monkeypatch.setattr("medeid.switches.is_xformers_available", lambda: True)
     with pytest.raises(ValueError, match="xformers needs an NVIDIA GPU"):
         small.enable_xformers_memory_efficient_attention()
     assert same_weights(small)
