@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from .identity.adapter import IdentitySuppressionAdapter
 
 Autoencoder: TypeAlias = AutoencoderDC | AutoencoderKL
 _SDXL_TIME_IDS = 6  # original size, corner of the crop, target size
+_ERROR_AT = 0.3  # of the noise schedule: where broken faces stand out most
 _SDXL_FACTOR = 8  # pixels of a latent, for every autoencoder that SDXL's UNets have learned with
 
 
@@ -152,6 +153,51 @@ def noised(scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor
     return scheduler.add_noise(latents, noise, scheduler.timesteps[step : step + 1])
 
 
+def denoising_errors(
+    unet: UNet2DConditionModel, scheduler: SchedulerMixin, latents: torch.Tensor, masks: torch.Tensor, **given: Any
+) -> torch.Tensor:
+    """How badly a UNet predicts what it was trained to, where it has drawn: high for what it finds unlikely itself.
+
+    The mean of this error over all timesteps bounds how likely a picture is to the model (Song et al., "Maximum
+    Likelihood Training of Score-Based Diffusion Models", arXiv:2101.09258). At one timestep of little noise, with the
+    same noise for all, it tells broken faces from whole ones.
+
+    Args:
+        latents (`torch.Tensor`):
+            Clean latents [B, C, H, W].
+        masks (`torch.Tensor`):
+            [B, 1, H, W], 1 where to look.
+        given:
+            Of [`predict`].
+
+    Returns:
+        `torch.Tensor`: float [B], mean squared error of what the scheduler's `prediction_type` asks for.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = randn_tensor((1, *latents.shape[1:]), generator, latents.device, latents.dtype).expand_as(latents)
+    timesteps = torch.full(
+        (len(latents),), int(_ERROR_AT * scheduler.config.num_train_timesteps), device=latents.device
+    )
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    output = predict(unet, latents=noisy, timesteps=timesteps, masks=masks, **given)
+    is_velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
+    errors = (output - target).square().mean(1, keepdim=True) * masks
+    return errors.sum((1, 2, 3)) / masks.sum((1, 2, 3))
+
+
+class Inpainted(NamedTuple):
+    """What [`inpaint`] draws.
+
+    Attributes:
+        images (`torch.Tensor`): float [B, 3, S, S] in [0, 1].
+        errors (`torch.Tensor`, *optional*): float [B], see [`denoising_errors`], where they were asked for.
+    """
+
+    images: torch.Tensor
+    errors: torch.Tensor | None
+
+
 @torch.no_grad()
 def inpaint(
     vae: Autoencoder,
@@ -169,7 +215,8 @@ def inpaint(
     identity_guidance_scale: float | Sequence[float] = 0.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-) -> torch.Tensor:
+    return_errors: bool = False,
+) -> Inpainted:
     """Fills the masked part of face crops from noise. The source's masked pixels are not seen by any network here.
 
     A UNet that is not told of the hole finds around it, at every step, the source's latents in the noise of that step
@@ -201,9 +248,11 @@ def inpaint(
             Makes the noise reproducible.
         on_step (`Callable`, *optional*):
             Called after each step with its index, its timestep and the latents; returns the latents to go on with.
+        return_errors (`bool`, *optional*, defaults to `False`):
+            Whether to ask the UNet, in one more pass, how likely it finds what it has drawn.
 
     Returns:
-        `torch.Tensor`: float [B, 3, S, S] in [0, 1].
+        [`Inpainted`]
     """
     masked_latents = around = encode_images(vae, (images * 2.0 - 1.0).masked_fill(masks > 0, 0.0))
     masks = hole = latent_mask(masks, masked_latents.shape[-1])
@@ -242,4 +291,17 @@ def inpaint(
             latents = torch.where(hole > 0, latents, noised(scheduler, around, noise, index + 1))
         if on_step is not None:
             latents = on_step(index, timestep, latents)
-    return decode_latents(vae, latents) / 2.0 + 0.5
+    errors = None
+    if return_errors:
+        first = slice(len(latents))  # the pass that is told of the surrogate
+        errors = denoising_errors(
+            unet,
+            scheduler,
+            latents,
+            masks[first],
+            structure=[feature[first] for feature in structure],
+            masked_latents=masked_latents[first],
+            identities=identities[first],
+            tokens=None if tokens is None else tokens[first],
+        )
+    return Inpainted(decode_latents(vae, latents) / 2.0 + 0.5, errors)

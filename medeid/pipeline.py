@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 
-from .diffusion import check_backbone, inpaint
+from .diffusion import Inpainted, check_backbone, inpaint
 from .face_state import FaceState, Seen, name_patients
 from .faces.alignment import box_points5, crop_face, crop_mask, ffhq_matrix, invert, matrix_scale, transform_points
 from .faces.compositing import blurred_face, match_colour, paste_face, project_mask, warped_mask
@@ -76,6 +77,7 @@ FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bo
 # the guidance away from the source grows, too. Beyond 1 it spoils faces.
 MAX_COSINES = (0.15, 0.0, -0.15)
 SUPPRESSION = (0.0, 0.5, 1.0)
+MAX_DRAWS = 3  # of a surrogate whose face the UNet finds unlikely
 TRIES_A_SURROGATE = 2  # under a key, that fail by signs; then the patient becomes somebody else in this photo
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 ASYMMETRY_STEP = 0.3  # of its asymmetry, by which a face is set further each time that a sign was lost
@@ -135,6 +137,9 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             Guidance towards the surrogate when a call does not say.
         identity_guidance_scale (`float`, *optional*, defaults to 0.0):
             Guidance away from the source identity when a call does not say.
+        max_denoising_error (`float`, *optional*):
+            A new face of which the UNet itself thinks worse (see [`denoising_errors`]) is drawn again from other noise,
+            and of three the likeliest is taken. None leaves that out.
     """
 
     model_cpu_offload_seq = "landmark_net->manifestation_encoder->structure_adapter->unet->vae"
@@ -156,6 +161,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         num_inference_steps: int = 12,
         guidance_scale: float = 2.0,
         identity_guidance_scale: float = 0.0,
+        max_denoising_error: float | None = None,
     ):
         super().__init__()
         check_backbone(vae, unet)
@@ -175,6 +181,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             identity_guidance_scale=identity_guidance_scale,
+            max_denoising_error=max_denoising_error,
         )
         identity_adapter.attach(unet)
         self._detectors: list[FaceDetector] | None = None
@@ -541,7 +548,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             tokens=self.identity_adapter.no_tokens(count),
             generator=generator,
         )
-        return [Image.fromarray(pixels) for pixels in _to_pixels(drawn)]
+        return [Image.fromarray(pixels) for pixels in _to_pixels(drawn.images)]
 
     def find_faces(
         self, photos: list[Photo], boxes: Sequence[Sequence[FaceBox]] | None, privacy: float = WHOLE_FACE
@@ -751,7 +758,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         identity_guidance_scale: float,
         callback_on_step_end: Callable[[Any, int, torch.Tensor, dict], dict] | None,
     ) -> None:
-        """Draws the new faces, in batches."""
+        """Draws the new faces, in batches; what is broken, by the UNet's own judgement, once or twice more."""
         batches = [slice(start, start + FACE_BATCH_SIZE) for start in range(0, len(faces), FACE_BATCH_SIZE)]
         with self.progress_bar(total=len(batches) * num_inference_steps) as bar:
 
@@ -763,34 +770,54 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
 
             for rows in batches:
                 batch = faces[rows]
-                sketches = [
-                    keep_geometry(
-                        face.landmarks,
-                        face.shape,
-                        face.preserved.held,
-                        face.crop.size,
+                errors, redrawn = [math.inf] * len(batch), list(range(len(batch)))
+                for _ in range(MAX_DRAWS):
+                    drawn = self._inpaint(
+                        [batch[place] for place in redrawn],
+                        surrogates[rows][redrawn],
+                        num_inference_steps,
+                        guidance_scale,
+                        identity_guidance_scale,
+                        on_step,
                     )
-                    for face in batch
-                ]
-                drawn = inpaint(
-                    self.vae,
-                    self.unet,
-                    self.structure_adapter,
-                    self.scheduler,
-                    images=self._to_tensor([face.crop.image for face in batch]),
-                    masks=torch.from_numpy(np.stack([face.hole for face in batch]))[:, None].to(self._like),
-                    sketches=self._to_tensor(sketches),
-                    identities=surrogates[rows].to(self._like),
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=guidance_scale,
-                    tokens=self._tokens(batch),
-                    sources=torch.stack([self.source_identity(face) for face in batch]).to(self._like),
-                    identity_guidance_scale=[max(identity_guidance_scale, face.suppression) for face in batch],
-                    generator=[face.generator for face in batch],
-                    on_step=on_step,
-                )
-                for face, generated in zip(batch, _to_pixels(drawn), strict=True):
-                    face.generated = generated
+                    told = torch.zeros(len(redrawn)) if drawn.errors is None else drawn.errors.nan_to_num(math.inf)
+                    for place, image, error in zip(redrawn, _to_pixels(drawn.images), told.tolist(), strict=True):
+                        if error <= errors[place]:
+                            batch[place].generated, errors[place] = image, error
+                    redrawn = [
+                        place for place in redrawn if errors[place] > (self.config.max_denoising_error or math.inf)
+                    ]
+                    if not redrawn:
+                        break
+
+    def _inpaint(
+        self,
+        faces: list[FaceState],
+        surrogates: torch.Tensor,
+        num_inference_steps: int,
+        guidance_scale: float,
+        identity_guidance_scale: float,
+        on_step: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> Inpainted:
+        sketches = [keep_geometry(face.landmarks, face.shape, face.preserved.held, face.crop.size) for face in faces]
+        return inpaint(
+            self.vae,
+            self.unet,
+            self.structure_adapter,
+            self.scheduler,
+            images=self._to_tensor([face.crop.image for face in faces]),
+            masks=torch.from_numpy(np.stack([face.hole for face in faces]))[:, None].to(self._like),
+            sketches=self._to_tensor(sketches),
+            identities=surrogates.to(self._like),
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            tokens=self._tokens(faces),
+            sources=torch.stack([self.source_identity(face) for face in faces]).to(self._like),
+            identity_guidance_scale=[max(identity_guidance_scale, face.suppression) for face in faces],
+            generator=[face.generator for face in faces],
+            on_step=on_step,
+            return_errors=self.config.max_denoising_error is not None,
+        )
 
     def _tokens(self, faces: list[FaceState]) -> torch.Tensor | None:
         """The manifestation tokens [B, T, E] of faces, as they were drawn once; zeros where nothing is to be kept."""

@@ -85,7 +85,7 @@ def draw(pipeline, images, masks, **options):
         tokens=pipeline.identity_adapter.no_tokens(len(images)),
         generator=torch.Generator().manual_seed(0),
         **options,
-    )
+    ).images
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)

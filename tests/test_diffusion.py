@@ -5,7 +5,8 @@ import torch
 from diffusers import AutoencoderKL
 from stable_diffusions import VAE
 
-from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask
+from medeid.diffusion import decode_latents, denoising_errors, encode_images, inpaint, latent_mask
+from medeid.faces.mesh import draw_sketch
 
 
 def draw(pipeline, images, masks, seed=0, steps=2, guidance=2.0, identity_seed=0, on_step=None):
@@ -24,7 +25,7 @@ def draw(pipeline, images, masks, seed=0, steps=2, guidance=2.0, identity_seed=0
         tokens=pipeline.identity_adapter.no_tokens(len(images)),
         generator=torch.Generator().manual_seed(seed),
         on_step=on_step,
-    )
+    ).images
 
 
 @pytest.fixture
@@ -61,6 +62,32 @@ def test_without_guidance_a_step_is_one_pass_of_one_sample(pipeline, images, mas
     draw(pipeline, images, masks, guidance=2.0)
     handle.remove()
     assert sizes == [1, 1, 2, 2]
+
+
+@torch.no_grad()
+def test_the_unet_finds_a_face_with_patches_unlikely(pipeline, light_face, masks):
+    image, landmarks = light_face
+    images = torch.tensor(image).permute(2, 0, 1)[None] / 255.0
+    sketch = torch.from_numpy(draw_sketch(landmarks, 256)).permute(2, 0, 1)[None] / 255.0
+    patchy = images.clone()
+    patchy[..., 90:130, 90:120] = images[..., 150:190, 90:120]
+    patchy[..., 140:170, 130:160] *= 0.5
+    errors = []
+    for image in (images, patchy):
+        latents = encode_images(pipeline.vae, image * 2.0 - 1.0)
+        errors.append(
+            denoising_errors(
+                pipeline.unet,
+                pipeline.scheduler,
+                latents,
+                latent_mask(masks, latents.shape[-1]),
+                structure=pipeline.structure_adapter(sketch),
+                masked_latents=encode_images(pipeline.vae, (images * 2.0 - 1.0).masked_fill(masks > 0, 0.0)),
+                identities=torch.zeros(1, 128),
+                tokens=pipeline.identity_adapter.no_tokens(1),
+            )
+        )
+    assert errors[0].shape == (1,) and errors[1] > 1.2 * errors[0]
 
 
 def test_a_latent_is_masked_if_any_of_its_pixels_is():

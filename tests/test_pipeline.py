@@ -13,6 +13,7 @@ from PIL import Image
 from medeid import MedicalDeIDPipeline, NoFaceFoundError, VerificationError
 from medeid.data.faces import FaceFolder
 from medeid.data.simulate import simulate
+from medeid.diffusion import inpaint
 from medeid.evaluation.geometry import asymmetries
 from medeid.faces.alignment import invert, transform_points
 from medeid.faces.detection import box_iou, detect_faces
@@ -21,6 +22,7 @@ from medeid.identity.surrogate import SurrogateIdentity
 from medeid.manifestations.encoder import Reading
 from medeid.manifestations.taxonomy import Finding, UnknownManifestationError
 from medeid.photos import Photo
+from medeid.pipeline import MAX_DRAWS
 from medeid.types import FaceBox, FaceCrop
 
 STEPS = 4  # enough for the checks here
@@ -270,6 +272,37 @@ def test_the_callback_sees_and_may_change_the_latents(pipeline, astronaut):
     plain = pipeline(astronaut, generator=seeded(), num_inference_steps=2).images[0]
     changed = pipeline(astronaut, generator=seeded(), num_inference_steps=2, callback_on_step_end=callback).images[0]
     assert seen[:2] == [0, 1] and not np.array_equal(plain, changed)
+
+
+@pytest.fixture
+def draws(pipeline, monkeypatch):
+    """What is drawn in a call, and the faces that were taken, before anything is set or pasted."""
+    drawn, taken = [], []
+
+    def noted_inpaint(*args, **kwargs):
+        drawn.append(inpaint(*args, **kwargs))
+        return drawn[-1]
+
+    def noted_masks(self, faces, privacy):
+        taken.extend(face.generated for face in faces)
+        return fit_masks(self, faces, privacy)
+
+    fit_masks = MedicalDeIDPipeline.fit_masks
+    monkeypatch.setattr("medeid.pipeline.inpaint", noted_inpaint)
+    monkeypatch.setattr(MedicalDeIDPipeline, "fit_masks", noted_masks)
+    before = pipeline.config.max_denoising_error
+    yield drawn, taken
+    pipeline.register_to_config(max_denoising_error=before)
+
+
+@pytest.mark.parametrize(("worst", "count"), [(None, 1), (1e9, 1), (1e-9, MAX_DRAWS)])
+def test_what_the_unet_finds_unlikely_is_drawn_again(pipeline, astronaut, draws, worst, count):
+    drawn, taken = draws
+    pipeline.register_to_config(max_denoising_error=worst)
+    pipeline(astronaut, generator=seeded(), num_inference_steps=1, max_attempts=1, on_fail="blur")
+    assert len(drawn) == count
+    likeliest = min(drawn, key=lambda each: each.errors.item() if worst else 0.0)
+    assert np.array_equal(taken[0], (likeliest.images[0] * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 @pytest.mark.parametrize(

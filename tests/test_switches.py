@@ -48,7 +48,7 @@ def draw(pipeline, batch=2) -> torch.Tensor:
         guidance_scale=2.0,
         tokens=pipeline.identity_adapter.no_tokens(batch),
         generator=generator,
-    )
+    ).images
 
 
 def deidentify(pipeline, photos):

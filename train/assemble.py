@@ -33,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="face crops, for the distribution of shapes")
     parser.add_argument("--out", type=Path, required=True, help="the pipeline folder to write")
-    parser.add_argument("--num_inference_steps", type=int, default=12, help="the pipeline's default")
+    parser.add_argument("--num_inference_steps", type=int, default=6, help="the pipeline's default")
     parser.add_argument("--guidance_scale", type=float, default=2.0, help="the pipeline's default")
     options = parser.parse_args()
 

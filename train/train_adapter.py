@@ -500,7 +500,7 @@ class AdapterTask:
             tokens=tokens,
             generator=generators,
         )
-        return torch.where(batch["masks"], drawn, images)
+        return torch.where(batch["masks"], drawn.images, images)
 
     def export(self, model, folder: Path) -> None:
         """Saves a whole pipeline, in half precision."""

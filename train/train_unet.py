@@ -187,7 +187,7 @@ class UNetTask:
                 tokens=model.tokens(parts[0]),
                 generator=generator,
             )
-            grid.append(drawn.cpu())
+            grid.append(drawn.images.cpu())
         save_image(make_grid(torch.cat(grid), nrow=len(images)), picture)
         own = F.l1_loss(grid[3] * masks, images * masks) * masks.numel() / masks.sum()
         return {"own_identity_l1": own.item()}
