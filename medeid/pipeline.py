@@ -789,6 +789,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
                     ]
                     if not redrawn:
                         break
+                    bar.total += num_inference_steps
 
     def _inpaint(
         self,
