@@ -466,11 +466,11 @@ def test_lids_that_hang_on_one_side_hang_on_the_new_face(pipeline):
     found = []
     for image in (
         patient.image,
-        pipeline(patient.image, preserve=["ptosis:left"], generator=seeded()).images[0],
+        pipeline(patient.image, preserve=["ptosis:left"], generator=seeded(1)).images[0],
         pipeline(patient.image, preserve="none", generator=seeded()).images[0],
     ):
         crop = FaceCrop(np.asarray(image), np.eye(2, 3))
         found.append(asymmetries(torch.from_numpy(pipeline.find_landmarks([crop])))[0, 0].item())
     source, preserved, without = found
-    assert preserved == pytest.approx(source, rel=0.5)
+    assert preserved == pytest.approx(source, rel=0.4)
     assert abs(without) < 0.5 * abs(source)
