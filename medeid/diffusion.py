@@ -153,6 +153,14 @@ def noised(scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor
     return scheduler.add_noise(latents, noise, scheduler.timesteps[step : step + 1])
 
 
+def prediction_target(
+    scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What a UNet should say of noised latents [B, C, H, W]: their velocity or the noise, by `prediction_type`."""
+    is_velocity = scheduler.config.prediction_type == "v_prediction"
+    return scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
+
+
 def denoising_errors(
     unet: UNet2DConditionModel, scheduler: SchedulerMixin, latents: torch.Tensor, masks: torch.Tensor, **given: Any
 ) -> torch.Tensor:
@@ -180,8 +188,7 @@ def denoising_errors(
     )
     noisy = scheduler.add_noise(latents, noise, timesteps)
     output = predict(unet, latents=noisy, timesteps=timesteps, masks=masks, **given)
-    is_velocity = scheduler.config.prediction_type == "v_prediction"
-    target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
+    target = prediction_target(scheduler, latents, noise, timesteps)
     errors = (output - target).square().mean(1, keepdim=True) * masks
     return errors.sum((1, 2, 3)) / masks.sum((1, 2, 3))
 

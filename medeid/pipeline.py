@@ -771,7 +771,11 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             for rows in batches:
                 batch = faces[rows]
                 errors, redrawn = [math.inf] * len(batch), list(range(len(batch)))
-                for _ in range(MAX_DRAWS):
+                for draw in range(MAX_DRAWS):
+                    if not redrawn:
+                        break
+                    if draw > 0:
+                        bar.total += num_inference_steps
                     drawn = self._inpaint(
                         [batch[place] for place in redrawn],
                         surrogates[rows][redrawn],
@@ -787,9 +791,6 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
                     redrawn = [
                         place for place in redrawn if errors[place] > (self.config.max_denoising_error or math.inf)
                     ]
-                    if not redrawn:
-                        break
-                    bar.total += num_inference_steps
 
     def _inpaint(
         self,

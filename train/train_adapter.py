@@ -30,7 +30,7 @@ from masks import training_mask
 from torchvision.utils import make_grid, save_image
 
 from medeid.data.mema import load_mema
-from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask, predict
+from medeid.diffusion import decode_latents, encode_images, inpaint, latent_mask, predict, prediction_target
 from medeid.evaluation.privacy import rank1_rate
 from medeid.faces.landmarks import LandmarkNet
 from medeid.faces.mesh import LANDMARK_SIZE, draw_sketch, points5_from_mesh, scale_points
@@ -324,7 +324,7 @@ class AdapterTask:
         given = (noisy, timesteps, hole, masked_latents, sketches, identities, tokens)
         output = model(*given).float()
 
-        target = self._target(latents, noise, timesteps)
+        target = prediction_target(self.scheduler, latents, noise, timesteps)
         parts = {}
         if self.teacher is not None:
             with autocast(self.config, images.device):
@@ -405,10 +405,6 @@ class AdapterTask:
     def told_tokens(seen: ManifestationOutput, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The tokens as they were drawn; zeros where nothing is to be kept, as in the pipeline."""
         return seen.tokens * batch["ill"].to(seen.tokens)[:, None, None]
-
-    def _target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        is_velocity = self.scheduler.config.prediction_type == "v_prediction"
-        return self.scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
 
     def judge(
         self,
