@@ -61,6 +61,7 @@ def main() -> None:
     out, folder = Path(arguments.out), FaceFolder(arguments.data_dir, "train")
     (out / "images").mkdir(parents=True)
     pipeline = MedicalDeIDPipeline.from_pretrained(arguments.model)
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline.set_progress_bar_config(disable=True)
     chosen = np.linspace(0, len(folder) - 1, min(arguments.count, len(folder))).round().astype(int)
     rows, found = [], []

@@ -42,6 +42,7 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(embed_dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("factor", torch.eye(embed_dim))
+        self._decomposed: tuple = (None, 0, ())  # a factor, its version, and its main axes
 
     @torch.no_grad()
     def fit(self, embeddings: torch.Tensor) -> SurrogatePrior:
@@ -64,8 +65,8 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
 
     def main_coordinates(self, standardised: torch.Tensor) -> torch.Tensor:
         """Where embeddings [B, D] are along the direction in which faces differ most, which is sex; of variance 1."""
-        deviations, axes = torch.linalg.eigh(self.factor.double())
-        return (standardised.to(axes) @ axes[:, -1] / deviations[-1]).to(standardised)
+        deviations, axes = self._main_axes()
+        return (standardised.cpu().double() @ axes[:, -1] / deviations[-1]).to(standardised)
 
     @torch.no_grad()
     def draw(
@@ -134,6 +135,14 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         away = self._far_enough(self._candidates(generator, candidates), source, max_cosine)
         return away[self._alike(away, source).int().argmax()]  # the first one, also where none is alike
 
+    def _main_axes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Deviations float64 [D] along the main axes [D, D] of identities, on the CPU; decomposed once."""
+        known, version, decomposed = self._decomposed
+        if known is not self.factor or version != self.factor._version:
+            decomposed = torch.linalg.eigh(self.factor.cpu().double())
+            self._decomposed = self.factor, self.factor._version, decomposed
+        return decomposed
+
     def _alike(self, drawn: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """bool [K]: which candidates [K, D] are not clearly of another sex than the source."""
         coordinates = self.main_coordinates(torch.cat([drawn, source.to(drawn)[None]]))
@@ -142,7 +151,7 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
     def _candidates(self, generator: torch.Generator, count: int) -> torch.Tensor:
         """Standardised embeddings [count, D] of people who do not exist."""
         noise = torch.randn(count, self.config.embed_dim, generator=generator)
-        deviations, axes = torch.linalg.eigh(self.factor.cpu().double())
+        deviations, axes = self._main_axes()
         return (_truncated(noise.double(), self.config.truncation) * deviations @ axes.T).to(self.factor)
 
     @staticmethod
