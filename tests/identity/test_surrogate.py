@@ -44,6 +44,13 @@ def test_same_generator_state_same_surrogate(prior):
     assert not torch.equal(first, prior.draw(torch.Generator().manual_seed(6)))
 
 
+def test_a_prior_that_is_fitted_again_draws_by_the_new_fit(prior, embeddings):
+    before = draws(prior, 1)
+    again = SurrogatePrior(embed_dim=6).fit(embeddings[:, [3, 4, 5, 0, 1, 2]])
+    prior.fit(embeddings[:, [3, 4, 5, 0, 1, 2]])
+    assert torch.equal(draws(prior, 1), draws(again, 1)) and not torch.equal(draws(prior, 1), before)
+
+
 def test_surrogate_is_away_from_the_source_but_of_its_kind(prior):
     generator = torch.Generator().manual_seed(2)
     cosines = []
