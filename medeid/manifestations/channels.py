@@ -47,6 +47,7 @@ _RIM_SIGMAS = (3, 6, 12, 24, 48, 96)
 _RIM = 6  # how broad the rim is
 _RIM_TRUST = 0.02  # of the rim within reach, from which an average counts
 _MAX_LOG_RATIO = 1.0  # of brightness: what differs more is no skin
+_LOG_RATIO_SPREAD = 0.2  # of brightness, about its median along the rim, on skin; the rest is hair, or a shadow
 _MAX_LOG_TINT = 0.15  # of a channel against the others
 _DARK = 8.0  # levels; below, ratios are mostly noise
 _WORKING_SIDE = 256  # tone varies slowly, so it is worked out in few pixels
@@ -201,7 +202,11 @@ def keep_appearance(
 
 
 def _tone_ratio(generated: np.ndarray, source: np.ndarray, weight: np.ndarray, unit: float) -> np.ndarray:
-    """Logarithm of generated over source along the rim of the weight, filled in smoothly: float32 [H, W, 3]."""
+    """Logarithm of generated over source along the rim of the weight, filled in smoothly: float32 [H, W, 3].
+
+    Where one of the two has skin on the rim and the other hair, their ratio is none of tones, and would set a lesion
+    aglow or in the dark: what is far from the median counts little, and its place is filled from further away.
+    """
     shrink = min(1.0, 1.0 / unit, _WORKING_SIDE / max(weight.shape))
     small = (max(round(weight.shape[1] * shrink), 1), max(round(weight.shape[0] * shrink), 1))
     new, old, inside = (
@@ -215,6 +220,9 @@ def _tone_ratio(generated: np.ndarray, source: np.ndarray, weight: np.ndarray, u
     inside, reach = (inside > 0).astype(np.uint8), max(round(_RIM * unit * shrink), 1)
     near = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
     rim = (near - inside).astype(np.float32)
+    if rim.any():
+        off = (brightness[..., 0] - np.median(brightness[rim > 0])) / _LOG_RATIO_SPREAD
+        rim *= np.exp(-0.5 * off**2)
     field, trust = np.zeros_like(ratio), np.zeros_like(rim)
     for sigma in _RIM_SIGMAS:
         seen = cv2.GaussianBlur(rim, (0, 0), sigma * unit * shrink)

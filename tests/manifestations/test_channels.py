@@ -53,6 +53,15 @@ def test_a_mole_keeps_its_contrast_and_takes_the_new_skin_around_it(size):
     assert result[mole].mean() / result[ring].mean() == pytest.approx(0.5, abs=0.06)
 
 
+def test_hair_beside_a_lesion_does_not_set_it_aglow():
+    source, generated, weight = skin(LIGHT), skin(DARK), feathered(40)
+    source[:, 160:] = (40, 30, 25)  # where the new face has skin
+    result = keep_appearance(generated, source, weight)
+    beside = (weight > 0.99) & (np.arange(256) < 158)
+    assert np.abs(result[beside].mean(0) - generated[beside].mean(0)).max() < 4
+    assert np.percentile(result[beside].max(1), 99) < np.percentile(generated[beside].max(1), 99) + 4
+
+
 def test_outside_of_its_weight_nothing_changes():
     source, generated, weight = skin(LIGHT), skin(DARK), feathered(20)
     result = keep_appearance(generated, source, weight)
