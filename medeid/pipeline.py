@@ -393,7 +393,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             pseudonym (`str` or `list[str]`, *optional*):
                 What the patient is called in the study; one, or one for each photo (or None). It is the photo's largest
                 face; others get surrogates of their own. It goes nowhere but into the seed.
-            max_attempts (`int`, *optional*, defaults to 6):
+            max_attempts (`int`, *optional*, defaults to 8):
                 How many surrogates are tried for a face that does not pass the checks: no recognizer takes it for the
                 source, no sign that is to be preserved is lost and none has come up that was not there (unless
                 `preserve` is `"none"`), and a detector finds a face.

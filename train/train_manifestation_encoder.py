@@ -279,15 +279,19 @@ class EncoderTask:
         }
 
     def export(self, model, folder: Path) -> None:
-        """Saves the encoder in float16, calibrated on the half of the validation subjects that calibrates."""
-        rows = distinct_faces(load_mema(self.validation_dir, "validation"))
-        half = np.flatnonzero(calibration_half(rows["subject_id"]))
-        encoder = self.encoder.eval()
-        if len(half):
-            calibrate(encoder, read_both_ways(encoder, rows.select(half)))
-        else:
-            logger.warning("The validation split is too small to calibrate on: the thresholds stay as they were.")
-        encoder.half().save_pretrained(folder)
+        """See [`save_calibrated`]."""
+        save_calibrated(self.encoder.eval(), self.validation_dir, folder)
+
+
+def save_calibrated(encoder: ManifestationEncoder, validation_dir: str, folder: Path) -> None:
+    """Saves an encoder in float16, calibrated on the half of a set's validation subjects that calibrates."""
+    rows = distinct_faces(load_mema(validation_dir, "validation"))
+    half = np.flatnonzero(calibration_half(rows["subject_id"]))
+    if len(half):
+        calibrate(encoder, read_both_ways(encoder, rows.select(half)))
+    else:
+        logger.warning("The validation split is too small to calibrate on: the thresholds stay as they were.")
+    encoder.half().save_pretrained(folder)
 
 
 def _f1_table(f1: np.ndarray, counts: np.ndarray) -> str:
