@@ -14,6 +14,7 @@ from multiprocessing.connection import wait as wait_for_handles
 from typing import Any, TypeVar
 
 import cv2
+import torch
 
 State = TypeVar("State")
 Item = TypeVar("Item")
@@ -71,6 +72,19 @@ def _one_thread_a_process() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """This process calculates with one thread, as those of [`share_out`] do, and so with the same result."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 _shared: tuple[Callable[[Any, Any], Any], Any]

@@ -16,7 +16,7 @@ from ..clinical.sources import Names, PhotoFile, name_results
 from ..identity.keys import LEAST_BYTES, InvalidKeyError, key_check
 from ..types import MAX_ATTEMPTS, WHOLE_FACE, OnFail
 from .app import app
-from .console import NOT_ALL_RELEASED, errors, prepare_output, progress_bar, quiet, say, usage_error
+from .console import NOT_ALL_RELEASED, errors, num_cores, prepare_output, progress_bar, quiet, say, usage_error
 from .options import (
     Boxes,
     Device,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ..clinical.vault import Vault
 
 AUDIT = "audit.jsonl"
+_MANY = 16  # photos, from which on it pays to start processes and load a model in each
+_MOST_JOBS = 4  # unless somebody says that there is memory for more
 EngineName = Literal["local", "ray"]
 
 
@@ -108,11 +110,13 @@ def deid(
     ] = "auto",
     recursive: Recursive = False,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="Processes, each with a model of its own (700 MB). The result is the same, but for rounding."
+            min=1,
+            help="Processes, each with one thread and a model of its own (700 MB): the results are the same for any "
+            "number. By default, for 16 photos or more on a CPU, one a core, up to 4; else one with all threads.",
         ),
-    ] = 1,
+    ] = None,
     engine: Annotated[
         EngineName,
         typer.Option(
@@ -226,7 +230,6 @@ def deid(
         "burned_in_checked": burned_in_checked,
     }
     quiet()
-    run_photos = _engine(engine, jobs, workers, device)
     from ..clinical.audit import AuditError  # these import torch and diffusers: not for --help
     from ..clinical.ray_engine import RayEngineError
     from ..clinical.run import Run, RunError
@@ -245,6 +248,7 @@ def deid(
         note = "the key seals the audit log; every face is drawn anew, as there is no --pseudonym"
         say(errors, "[bold yellow]note:[/]", note)
     files = _photo_files(sources, names, key, named, read_boxes(boxes, sources), find_masks(mask, sources))
+    run_photos = _engine(engine, jobs, workers, device, len(files))
     prepare_output(out)
     try:
         run = Run(out, files, {**options, "key": None if key is None else key_check(key)})
@@ -277,15 +281,17 @@ def deid(
         raise typer.Exit(NOT_ALL_RELEASED)
 
 
-def _engine(name: EngineName, jobs: int, workers: int | None, device: str) -> Engine:
+def _engine(name: EngineName, jobs: int | None, workers: int | None, device: str, count: int) -> Engine:
     from ..clinical.batch import deidentify_all
     from ..clinical.ray_engine import RayEngineError, check_ray, deidentify_on_ray
 
     if name == "local":
         if workers is not None:
             raise usage_error("--workers: is for --engine ray; give --jobs")
+        if jobs is None and device == "cpu" and count >= _MANY:
+            jobs = min(num_cores(), _MOST_JOBS)
         return partial(deidentify_all, jobs=jobs)
-    if jobs > 1:
+    if jobs is not None:
         raise usage_error("--jobs: is for --engine local; give --workers")
     try:
         check_ray(device)

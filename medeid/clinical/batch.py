@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..identity.keys import LEAST_BYTES
 from ..identity.surrogate import SurrogateIdentity
 from ..photos import Photo, PhotoInput
 from ..pipeline import MedicalDeIDPipeline, Preserve
+from ..processes import one_thread, share_out
 from ..records import FaceRecord, NoFaceFoundError, PhotoRecord, VerificationError
 from ..types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, OnFail
 from .dicom_pseudonyms import Pseudonyms
@@ -213,9 +213,9 @@ def read_mask(path: Path) -> Image.Image:
 
 
 def deidentify_all(
-    photos: Sequence[PhotoFile], out: Path, options: dict[str, Any], jobs: int = 1
+    photos: Sequence[PhotoFile], out: Path, options: dict[str, Any], jobs: int | None = None
 ) -> Iterator[tuple[PhotoFile, FileResult]]:
-    """De-identifies photos in several processes, and gives each result as soon as it is there.
+    """De-identifies photos, and gives each result as soon as it is there.
 
     Args:
         photos (`Sequence[PhotoFile]`):
@@ -224,43 +224,34 @@ def deidentify_all(
             Folder of the results.
         options (`dict[str, Any]`):
             Of [`Deidentifier`].
-        jobs (`int`, *optional*, defaults to 1):
-            Number of processes, each with a model and an equal share of the threads.
+        jobs (`int`, *optional*):
+            Number of processes, each with a model and one thread: the results are the same, byte by byte, for any
+            number. By default all is done here, with all threads, which is the fastest for a single photo.
 
     Raises:
         `OSError`, `ValueError`, `RuntimeError`: the model cannot be loaded.
         `BrokenExecutor`: a process died.
     """
-    jobs = min(jobs, len(photos))
-    if jobs <= 1:
-        worker = Deidentifier(**options) if photos else None
-        for photo in photos:
-            yield photo, worker.run(photo, out)  # type: ignore[union-attr]
-        return
-    threads = max(1, torch.get_num_threads() // jobs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _start_worker, (options, threads)) as pool:
-        running = {pool.submit(_run_in_worker, photo, out): photo for photo in photos}
-        try:
-            for done in as_completed(running):
-                yield running.pop(done), done.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    if jobs is not None and min(jobs, len(photos)) > 1:
+        errands = ((photo, out) for photo in photos)
+        yield from share_out(_run_in_process, options, errands, min(jobs, len(photos)))
+    elif photos:
+        with nullcontext() if jobs is None else one_thread():
+            worker = Deidentifier(**options)
+            for photo in photos:
+                yield photo, worker.run(photo, out)
 
 
-_worker: Deidentifier | Exception
+def _run_in_process(options: dict[str, Any], errand: tuple[PhotoFile, Path]) -> tuple[PhotoFile, FileResult]:
+    photo, out = errand
+    return photo, _process_deidentifier(options).run(photo, out)
 
 
-def _start_worker(options: dict[str, Any], threads: int) -> None:
-    global _worker
-    torch.set_num_threads(threads)
-    try:
-        _worker = Deidentifier(**options)
-    except (OSError, ValueError, RuntimeError) as error:
-        _worker = error  # told by the first photo: an error here would only break the pool
+_own: list[Deidentifier] = []
 
 
-def _run_in_worker(photo: PhotoFile, out: Path) -> FileResult:
-    if isinstance(_worker, Exception):
-        raise _worker
-    return _worker.run(photo, out)
+def _process_deidentifier(options: dict[str, Any]) -> Deidentifier:
+    """The one of this process, which is loaded for its first photo."""
+    if not _own:
+        _own.append(Deidentifier(**options))
+    return _own[0]
