@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -63,7 +64,7 @@ class FaceState:
         wanted: The labels that are to be preserved.
         keeps_signs: Whether the face is to show the signs that it showed, and no others.
         preserved: What outlives the face.
-        losses: How many attempts have lost a sign.
+        missed: For each label how much oftener it was lost in the attempts than it has come up.
         suppression: The least guidance away from the source in this attempt.
         shape: float32 [478, 3], landmarks of nobody, which the new face's shape is drawn towards.
         generator: Source of all that is random about the new face.
@@ -85,7 +86,7 @@ class FaceState:
     wanted: set[str] = field(default_factory=set)
     keeps_signs: bool = True
     preserved: Preservation = field(init=False)
-    losses: int = 0
+    missed: Counter[str] = field(default_factory=Counter)
     suppression: float = 0.0
     shape: np.ndarray = field(init=False)
     generator: torch.Generator = field(default_factory=torch.Generator)

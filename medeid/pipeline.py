@@ -6,6 +6,7 @@ import hashlib
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from .faces.mesh import (
     scale_points,
 )
 from .faces.privacy import fitted_mask, identity_mask
-from .faces.shape import ShapePrior, with_asymmetry
+from .faces.shape import ShapePrior
 from .hub import DOWNLOAD_OPTIONS, UPLOAD_OPTIONS, check_weights, download_pipeline, upload_pipeline, write_code
 from .identity.adapter import IdentitySuppressionAdapter
 from .identity.recognizer import Recognizer, load_recognizers
@@ -55,6 +56,7 @@ from .manifestations.channels import (
     touched_features,
 )
 from .manifestations.encoder import ManifestationEncoder
+from .manifestations.feedback import correct_colour, correct_shape
 from .manifestations.taxonomy import Finding, parse_sign
 from .photos import OutputType, Photo, PhotoInput, open_mask
 from .records import (
@@ -80,7 +82,6 @@ SUPPRESSION = (0.0, 0.5, 1.0)
 MAX_DRAWS = 3  # of a surrogate whose face the UNet finds unlikely
 TRIES_A_SURROGATE = 2  # under a key, that fail by signs; then the patient becomes somebody else in this photo
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
-ASYMMETRY_STEP = 0.3  # of its asymmetry, by which a face is set further each time that a sign was lost
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
 SIGN_ABSENT = 0.25  # of a sign's threshold: what is less probable is taken for absent, and not for a close call
 
@@ -833,7 +834,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         """Sets lids, gaze and mouth of new faces in the picture, where a sign is in them.
 
         The landmark network finds less of an asymmetry than there is. So each face is set a second time, by what is
-        then still missing, until the same is found on it as on its source; and more than that, where a sign was lost.
+        then still missing, until the same is found on it as on its source; or more than that, where a sign was lost.
         """
         if not faces:
             return
@@ -841,9 +842,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         before = self.find_landmarks(
             [replace(face.crop, image=image) for face, image in zip(faces, drawn, strict=True)]
         )
-        wanted = sources = np.stack(
-            [with_asymmetry(face.landmarks, 1.0 + ASYMMETRY_STEP * face.losses) for face in faces]
-        )
+        wanted = sources = np.stack([correct_shape(face.landmarks, face.missed) for face in faces])
         for turn in range(SHAPE_ROUNDS):
             if turn > 0:
                 found = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
@@ -872,6 +871,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             generated = match_colour(face.generated, face.crop.image, face.cover)
             lesions = face.preserved.skin > 0
             generated = keep_colour(generated, face.crop.image, face.landmarks, face.preserved.areas, lesions)
+            generated = correct_colour(generated, face.landmarks, face.missed)
             rng = np.random.default_rng(face.generator.initial_seed())
             result = paste_face(result, generated, face.crop.matrix, face.cover, rng)
             unit = face.crop.size / LANDMARK_SIZE / matrix_scale(face.crop.matrix)
@@ -899,8 +899,9 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         for face, seen in zip(faces, self.see(crops), strict=True):
             face.seen_after = seen
             lost, new = self._changed_signs(face)
+            face.missed.update(lost)
+            face.missed.subtract(new)
             if lost:
-                face.losses += 1
                 face.record.attempts[-1].failed.append(f"the encoder no longer finds a sign: {', '.join(lost)}")
             if new:
                 face.record.attempts[-1].failed.append(f"the encoder finds a sign that was not there: {', '.join(new)}")
@@ -934,7 +935,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             face.cover = np.maximum(face.mask, identity_mask(face.landmarks, WHOLE_FACE, face.crop.size))
             face.generated = blurred_face(face.crop.image)
             nothing = np.zeros_like(face.mask)
-            face.preserved = replace(face.preserved, skin=nothing, eyes=nothing, areas=())
+            face.preserved, face.missed = replace(face.preserved, skin=nothing, eyes=nothing, areas=()), Counter()
         return self.paste_all(photos, faces, failed)
 
     def verify_blurred(

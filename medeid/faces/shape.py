@@ -132,14 +132,15 @@ def relax_landmarks(
     return result
 
 
-def with_asymmetry(landmarks: np.ndarray, factor: float) -> np.ndarray:
-    """A face with more of its asymmetry, or less: what differs from its mirror image once that lies on it.
+def with_asymmetry(landmarks: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """A face with more of its asymmetry, or less: of what differs from its mirror image once that lies on it.
 
     Args:
         landmarks (`np.ndarray`):
             float32 `[478, 3]` in pixels of a 256 px crop.
-        factor (`float`):
-            1 leaves them as they are, 0 makes the face the same on both sides.
+        more (`np.ndarray`):
+            float32 `[478]`: how far each point moves on, in its distances to its mirror image. 0 leaves it where it
+            is; -1 moves it onto its mirror image, and -0.5 on both sides makes them the same.
 
     Returns:
         `np.ndarray`: float32 `[478, 3]`, a new array. Pose and size stay.
@@ -147,8 +148,8 @@ def with_asymmetry(landmarks: np.ndarray, factor: float) -> np.ndarray:
     middle, mirrored = landmarks.mean(0), flip_landmarks(landmarks)
     mirrored -= mirrored.mean(0)
     onto, _ = Rotation.align_vectors(landmarks - middle, mirrored)
-    asymmetry = (landmarks - middle - onto.apply(mirrored)) / 2.0
-    return (landmarks + (factor - 1.0) * asymmetry).astype(np.float32)
+    asymmetry = landmarks - middle - onto.apply(mirrored)
+    return (landmarks + more[:, None] * asymmetry).astype(np.float32)
 
 
 def _frontality(landmarks: np.ndarray) -> float:

@@ -314,7 +314,7 @@ def keep_colour(
     size = generated.shape[0]
     new, old = (rgb2lab(image).astype(np.float32) for image in (generated, source))
     shifted = new.copy()
-    for name, area in _colour_areas(landmarks, size).items():
+    for name, area in colour_areas(landmarks, size).items():
         if name not in areas:
             continue
         core = area > 0.5
@@ -330,7 +330,7 @@ def keep_colour(
     return np.rint(lab2rgb(shifted).clip(0, 1) * 255).astype(np.uint8)
 
 
-def _colour_areas(landmarks: np.ndarray, size: int) -> dict[ColourArea, np.ndarray]:
+def colour_areas(landmarks: np.ndarray, size: int) -> dict[ColourArea, np.ndarray]:
     """Soft masks float32 [S, S] of skin, scleras and lips."""
     points = scale_points(landmarks[:, :2], size)
     eyes = region_mask(landmarks, "left_eye", size) + region_mask(landmarks, "right_eye", size)

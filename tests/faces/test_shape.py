@@ -100,17 +100,17 @@ def test_of_an_asymmetry_there_can_be_more_or_none(pair):
     drooping = pair[0].copy()
     drooping[list(RIGHT_EYE), 1] += 3.0
 
-    def drop(shape):
+    def drop(more):
+        shape = with_asymmetry(drooping, np.full(478, more, np.float32))
         return shape[list(RIGHT_EYE), 1].mean() - shape[list(LEFT_EYE), 1].mean()
 
-    before, none, more = (
-        drop(with_asymmetry(shape, f)) for shape, f in ((drooping, 1.0), (drooping, 0.0), (drooping, 1.5))
-    )
-    assert more - before == pytest.approx((before - none) / 2, abs=0.01) and before - none > 2.5
-    assert np.array_equal(with_asymmetry(drooping, 1.0), drooping)
+    assert drop(0.25) - drop(0.0) == pytest.approx((drop(0.0) - drop(-0.5)) / 2, abs=0.01)
+    assert drop(0.0) - drop(-0.5) > 2.5
+    assert np.array_equal(with_asymmetry(drooping, np.zeros(478, np.float32)), drooping)
 
 
 def test_a_turned_head_is_no_asymmetry(pair):
     turned = Rotation.from_euler("xyz", (10, 25, 5), degrees=True).apply(pair[0] - 128).astype(np.float32) + 128
-    straight, after = (np.linalg.norm(with_asymmetry(shape, 2.0) - shape, axis=1) for shape in (pair[0], turned))
+    more = np.full(478, 0.5, np.float32)
+    straight, after = (np.linalg.norm(with_asymmetry(shape, more) - shape, axis=1) for shape in (pair[0], turned))
     assert after == pytest.approx(straight, abs=1e-3)
