@@ -132,13 +132,8 @@ class Attack:
     def _linkage(
         self, released: Mapping[str, Released], embedded: Mapping[str, torch.Tensor], visits: str
     ) -> Rate | None:
-        """How often the nearest result of the first photos is of the same patient as that of a second one."""
-        owners, subjects = released["photos"].people.subjects, released[visits].people.subjects
-        known = np.isin(subjects, owners)
-        if not known.any():
-            return None
-        hits = rank_hits(embedded[visits][known], embedded["photos"], subjects[known], owners, 1)
-        return rate_of(hits, rank_chance(owners, 1), subjects[known], self._cohort.seed)
+        owners, subjects = (released[name].people.subjects for name in ("photos", visits))
+        return linkage_rate(embedded["photos"], owners, embedded[visits], subjects, self._cohort.seed)
 
     def _diversity(
         self, released: Mapping[str, Released], embedded: Mapping[str, torch.Tensor]
@@ -152,3 +147,26 @@ class Attack:
         places = [np.searchsorted(each.rows, both) for each in (first, second)]
         surrogates = torch.stack([embedded["visits"][places[0]], embedded["visits_other_key"][places[1]]], 1)
         return surrogate_diversity(surrogates, self._sources[both])
+
+
+def linkage_rate(
+    first: torch.Tensor, owners: np.ndarray, second: torch.Tensor, subjects: np.ndarray, seed: int
+) -> Rate | None:
+    """How often the nearest result of the first photos is of the same patient as that of a second one.
+
+    Args:
+        first, second (`torch.Tensor`):
+            Unit vectors `[N, D]` and `[M, D]` of the results.
+        owners, subjects (`np.ndarray`):
+            Whose they are, `[N]` and `[M]`.
+        seed (`int`):
+            Of the interval's resamples.
+
+    Returns:
+        [`Rate`]; None if no patient is among both.
+    """
+    known = np.isin(subjects, owners)
+    if not known.any():
+        return None
+    hits = rank_hits(second[known], first, subjects[known], owners, 1)
+    return rate_of(hits, rank_chance(owners, 1), subjects[known], seed)

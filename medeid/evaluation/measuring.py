@@ -28,6 +28,7 @@ from .cohort import Cohort, OnProgress
 from .downstream import DownstreamTest
 from .fairness import patient_groups
 from .geometry import geometry_errors
+from .landmark_attack import LandmarkAttack
 from .quality import frechet_distance, kernel_distance, outside_change, picture_features, seam_visibility
 from .results import MethodFolder, Released
 from .utility import cohens_kappa, colour_change, mean_told
@@ -79,6 +80,7 @@ class Yardstick:
         for each in whom:
             self._on_progress(stage, len(self.attacks), steps)
             self.attacks.append(Attack(*each, cohort, far))
+        self._landmark_attack = LandmarkAttack(cohort)
         self._before: dict[str, Signs] = {}
         for name, encoder in self._encoders.items():
             self._on_progress(stage, len(whom) + len(self._before), steps)
@@ -109,7 +111,8 @@ class Yardstick:
         Returns:
             `dict`: for JSON. `photos`, `visits`, `visits_other_key` and `attacker` count results, `failures` the
             reasons of those that failed. With at least one result of the patients' photos also `privacy` (by recognizer
-            and crop, see [`Attack.run`]), `utility`, `quality`, `by_group` and `worst`, places of patients.
+            and crop, see [`Attack.run`]), `landmarks` (see [`LandmarkAttack.run`]), `utility`, `quality`, `by_group`
+            and `worst`, places of patients.
         """
         tasks = {task.name: task for task in self.cohort.tasks}
         outcomes = [outcome for task in tasks.values() for outcome in folder.outcomes(task)]
@@ -130,6 +133,7 @@ class Yardstick:
         figures["privacy"] = {each.name: {} for each in self.attacks}
         for each, findings in zip(self.attacks, found, strict=True):
             figures["privacy"][each.name][each.crop] = findings.figures
+        figures["landmarks"] = self._landmark_attack.run(released)
         figures["utility"] = self._utility(photos, after) | {"downstream": self._downstream.run(released)}
         self._on_progress(stage, steps - 1, steps)
         figures["quality"] = self._quality(photos, after[OWN_ENCODER].features, privacy)

@@ -65,6 +65,10 @@ def main_rows(results: Mapping[str, Any]) -> list[Row]:
     rows = [Row(f"photos {status}", ("photos", status), str) for status in ("released", "withheld", "failed")]
     for recognizer in results["settings"]["recognizers"]:
         rows += _privacy_rows(recognizer, results["settings"]["false_accept_rate"])
+    rows += [
+        Row("named by the landmarks alone, at rank 1", ("landmarks", "rank1"), rate),
+        Row("... visits linked under two keys", ("landmarks", "linked_two_keys"), rate),
+    ]
     for encoder in results["settings"]["encoders"]:
         rows += _sign_rows(encoder)
     geometry, quality = ("utility", "geometry"), ("quality",)

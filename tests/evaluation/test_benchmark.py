@@ -95,6 +95,7 @@ def test_a_photo_as_it_was_is_always_found_and_read_the_same(measured):
         assert attack["rank1"]["chance"] == pytest.approx(1 / 12, abs=1e-5)
         assert attack["linked_two_keys"]["value"] > 0.5 and attack["attacker_rank1"] is not None
         assert attack["diversity"]["key_distance"] == pytest.approx(0.0, abs=1e-5)
+    assert figures["landmarks"]["rank1"]["value"] == 1.0 and figures["landmarks"]["linked_two_keys"]["value"] > 0.5
     signs = figures["utility"]["signs"]["medeid"]
     assert len(signs["by_label"]) > 3
     assert (signs["kappa"], signs["dice"], signs["accuracy"]) == (1.0, 1.0, 1.0)
@@ -115,6 +116,7 @@ def test_one_face_for_everybody_is_nobody_and_says_nothing_of_a_disease(measured
         assert attack["linked_one_key"]["value"] <= 0.3
         assert abs(attack["recovery"]["difference"]) < 0.05
         assert attack["diversity"]["effective_surrogates"] == pytest.approx(1.0, abs=0.01)
+    assert figures["landmarks"]["rank1"]["value"] <= 0.3
     signs = figures["utility"]["signs"]["medeid"]
     assert abs(signs["kappa"]) < 0.05 and signs["dice"] < 0.2
     assert figures["utility"]["colour_change"] > 3.0 and figures["quality"]["pixels_changed_outside"] > 0

@@ -32,6 +32,7 @@ FIGURES = {
     "photos": COUNTS,
     "failures": {},
     "privacy": {"dlib": {"face_only": ATTACK, "whole_crop": ATTACK}},
+    "landmarks": {"rank1": RATE, "linked_two_keys": None},
     "utility": {
         "signs": {"medeid": SIGNS, "judge": SIGNS},
         "geometry": {"lid_aperture": 0.012},
