@@ -27,11 +27,11 @@ from .face_state import FaceState, Seen, name_patients
 from .faces.alignment import box_points5, crop_face, crop_mask, ffhq_matrix, invert, matrix_scale, transform_points
 from .faces.compositing import blurred_face, match_colour, paste_face, project_mask, warped_mask
 from .faces.detection import (
-    MIN_SCORE,
     CenterFaceDetector,
     FaceDetector,
     RetinaFaceDetector,
     detect_faces,
+    shows_face,
 )
 from .faces.landmarks import LandmarkNet
 from .faces.mesh import (
@@ -906,7 +906,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             if new:
                 face.record.attempts[-1].failed.append(f"the encoder finds a sign that was not there: {', '.join(new)}")
         for face, image in zip(faces, crops, strict=True):
-            if not any(found.score >= MIN_SCORE for detector in self.detectors for found in detector(image)):
+            if not shows_face(image, self.detectors):
                 face.record.attempts[-1].failed.append("no face is found where it was replaced")
         return [face for face in faces if face.record.attempts[-1].failed]
 

@@ -64,6 +64,7 @@ def test_a_network_inside_of_another_counts_once(script, pipeline):
 
 
 def test_nothing_is_left_of_the_clock(script, pipeline):
+    assert pipeline.recognizers and pipeline.detectors  # which are loaded when they are first asked for
     before = dict(vars(pipeline)), pipeline.detectors[0]._network.net
     with script.watch(pipeline):
         assert pipeline.unet._forward_hooks and "find_faces" in vars(pipeline)

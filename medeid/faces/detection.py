@@ -122,6 +122,10 @@ class CenterFaceDetector:
             faces += [face for face in self._search(photo, scale) if max(face.width, face.height) <= limit]
         return _merge((face, face.score) for face in faces)
 
+    def as_it_is(self, photo: np.ndarray) -> list[FaceBox]:
+        """The faces in a photo that is searched without scaling it."""
+        return self._search(photo, 1.0)
+
     def _search(self, photo: np.ndarray, scale: float) -> list[FaceBox]:
         resized, factor = _resize(photo, scale)
         height, width = resized.shape[:2]
@@ -336,6 +340,24 @@ def detect_faces(
         found += _run(photo, detectors, turns=(1, 2, 3))
         result = _sift(_merge(found), photo.shape, min_size, min_score)
     return result
+
+
+def shows_face(crop: np.ndarray, detectors: Sequence[FaceDetector]) -> bool:
+    """Whether any detector finds a face in a crop of one.
+
+    A face that fills its crop is found without enlarging that, which is five times as fast; so it is tried first.
+
+    Args:
+        crop (`np.ndarray`):
+            uint8 `[S, S, 3]`, RGB.
+        detectors (`Sequence[FaceDetector]`):
+            Which may look.
+    """
+    looks: list[Callable[[np.ndarray], list[FaceBox]]] = [
+        detector.as_it_is for detector in detectors if isinstance(detector, CenterFaceDetector)
+    ]
+    looks += detectors
+    return any(face.score >= MIN_SCORE for look in looks for face in look(crop))
 
 
 def parse_boxes(boxes: Any, photo_shape: tuple[int, ...]) -> list[FaceBox]:

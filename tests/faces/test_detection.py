@@ -8,7 +8,7 @@ import torch
 from facexlib.detection.retinaface import RetinaFace
 
 from medeid.faces.alignment import ffhq_matrix
-from medeid.faces.detection import CenterFaceDetector, RetinaFaceDetector, detect_faces, parse_boxes
+from medeid.faces.detection import CenterFaceDetector, RetinaFaceDetector, detect_faces, parse_boxes, shows_face
 from medeid.types import FaceBox
 
 # The astronaut's eyes (image-left, image-right) and corners of the mouth, read off the enlarged picture.
@@ -205,3 +205,17 @@ def test_retinaface_reads_facexlib_weights(tmp_path, monkeypatch):
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="does not hold"):
         RetinaFaceDetector("mobile0.25")
+
+
+def test_a_crop_shows_a_face_where_one_is_that_fills_it_or_a_small_one(centerface, light_face):
+    face = light_face[0]
+    small = np.full_like(face, 127)
+    small[100:148, 100:148] = cv2.resize(face, (48, 48), interpolation=cv2.INTER_AREA)
+    assert shows_face(face, [centerface]) and shows_face(small, [centerface])
+    assert not shows_face(np.full_like(face, 127), [centerface])
+
+
+def test_any_detector_may_find_the_face(light_face):
+    blind, sure = FakeDetector("a"), FakeDetector("b", ((20, 20, 60, 80), 0.9, POINTS))
+    unsure = FakeDetector("c", ((20, 20, 60, 80), 0.4, POINTS))
+    assert shows_face(light_face[0], [blind, sure]) and not shows_face(light_face[0], [blind, unsure])
