@@ -26,7 +26,7 @@ from .mesh import (
     flip_landmarks,
 )
 
-_MAX_STEP = 4.0  # px of a 256 px crop that a feature moves at most
+_MAX_STEP = 7.0  # px of a 256 px crop that a feature moves at most
 _MAX_GROWTH = 1.12
 
 
@@ -89,7 +89,7 @@ FEATURES: dict[str, tuple[int, ...]] = {
 
 
 def relax_landmarks(
-    source: np.ndarray, surrogate: np.ndarray, held: Collection[str] = (), amount: float = 0.7
+    source: np.ndarray, surrogate: np.ndarray, held: Collection[str] = (), amount: float = 1.0
 ) -> np.ndarray:
     """Moves the features of a face towards where another face has them, so that its shape tells less who it is.
 
@@ -103,7 +103,7 @@ def relax_landmarks(
             The other face's, likewise.
         held (`Collection[str]`, *optional*):
             Those of `FEATURES` that stay as they are.
-        amount (`float`, *optional*, defaults to 0.7):
+        amount (`float`, *optional*, defaults to 1.0):
             In [0, 1]: share of the way.
 
     Returns:
