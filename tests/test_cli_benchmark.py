@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from medeid.cli import app
 from medeid.data.sources import Skipped
+from medeid.manifestations.taxonomy import LABELS
 
 FACES = Path(__file__).parents[1] / "examples" / "faces"
 COUNTS = {"released": 2, "withheld": 0, "failed": 0}
@@ -23,7 +24,7 @@ def calls(monkeypatch, pipeline):
 
     def benchmark(faces, out, methods, count, seed, pipeline, judge, clip, jobs, on_progress, on_skip):
         names = [each if isinstance(each, str) else each.name for each in methods]
-        made.append((faces, out, names, count, seed, judge, clip and clip.name))
+        made.append((faces, out, names, count, seed, judge and judge.config.labels, clip and clip.name))
         on_progress("Measuring", 1, 1)
         if count == 3:
             on_skip(Skipped("scan[1].jpg", "it is no image"))
@@ -45,7 +46,7 @@ def calls(monkeypatch, pipeline):
 def test_all_is_handed_on_and_the_table_is_printed(calls, faces_dir, tmp_path, clip_folder):
     tool = "tool {input} {output}"
     methods = ("--methods", "blur, medeid-0.5", "--method-cmd", tool)
-    result = run(faces_dir, "-o", tmp_path, *methods, "-n", 2, "--seed", 7, "--clip", clip_folder)
+    result = run(faces_dir, "-o", tmp_path, *methods, "-n", 2, "--seed", 7, "--clip", clip_folder, "--judge", "none")
     assert result.exit_code == 0, result.output
     assert calls == [(faces_dir, tmp_path, ["blur", "medeid-0.5", tool], 2, 7, None, clip_folder.name)]
     assert "2 patients of 2 people, seed 7" in result.output and "photos released" in result.output
@@ -57,6 +58,7 @@ def test_what_was_not_used_and_what_failed_is_told_and_ends_with_two(count, mess
     result = run(faces_dir, "-o", tmp_path, "--n", count)
     assert result.exit_code == 2 and message in result.output
     assert calls[0][2] == ["medeid", "blur", "pixelate", "mask", "eye-bar"]
+    assert tuple(calls[0][5]) == LABELS  # the packaged judge
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,13 @@ def benchmark(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same figures.")] = 0,
     model: Model = "medeid-tiny",
     judge: Annotated[
-        Path | None,
+        Path,
         typer.Option(
             metavar="FOLDER",
-            help="A second reader of signs, trained apart from the model: an encoder's folder, or that of a pipeline.",
+            help="A second reader of signs, trained apart from the model: an encoder's folder, or that of a pipeline; "
+            "none leaves it out.",
         ),
-    ] = None,
+    ] = Path("medeid-judge"),
     clip: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +105,7 @@ def benchmark(
     try:
         named = [name.strip() for name in methods.split(",") if name.strip()]
         chosen: list[str | Method] = [*named, *(Command(each) for each in method_cmd or ())]
-        reader = None if judge is None else load_encoder(judge)
+        reader = None if judge == Path("none") else load_encoder(judge)
         features = None if clip is None else ClipFeatures(clip, device)
         with progress_bar() as progress:
             results, timing = run_benchmark(

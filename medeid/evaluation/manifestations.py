@@ -182,11 +182,14 @@ def milliseconds_a_crop(encoder: ManifestationEncoder) -> float:
 
 
 def load_encoder(folder: Path) -> ManifestationEncoder:
-    """An encoder from its own folder, or from that of a whole pipeline.
+    """An encoder from its own folder, or from that of a whole pipeline; `medeid-judge` and `medeid-tiny` are packaged.
 
     Raises:
         `ValueError`: there is none.
     """
+    packaged = PACKAGED_WEIGHTS / folder
+    if not folder.is_dir() and len(folder.parts) == 1 and packaged.is_dir():
+        folder = packaged
     own = folder / "manifestation_encoder"
     chosen = own if own.is_dir() else folder
     if not (chosen / "config.json").is_file():
