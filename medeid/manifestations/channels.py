@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import cv2
 import numpy as np
+from skimage.color import lab2rgb, rgb2lab
 
 from ..faces.canvas import Canvas, EyeSide
 from ..faces.compositing import feathered_mask
@@ -311,7 +313,7 @@ def keep_colour(
     if not areas:
         return generated
     size = generated.shape[0]
-    new, old = (cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB) for image in (generated, source))
+    new, old = (rgb2lab(image).astype(np.float32) for image in (generated, source))
     shifted = new.copy()
     for name, area in colour_areas(landmarks, size).items():
         if name not in areas:
@@ -326,7 +328,9 @@ def keep_colour(
         spread = spread.clip(1 / _MAX_SPREAD, _MAX_SPREAD)
         spread[0] = 1.0
         shifted += area[..., None] * ((new - mean) * spread + wanted - new)
-    return np.rint(cv2.cvtColor(shifted, cv2.COLOR_LAB2RGB).clip(0.0, 1.0) * 255.0).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Conversion from CIE-LAB")  # what no screen can show is cut off, as meant
+        return np.rint(lab2rgb(shifted).clip(0, 1) * 255).astype(np.uint8)
 
 
 def colour_areas(landmarks: np.ndarray, size: int) -> dict[ColourArea, np.ndarray]:
