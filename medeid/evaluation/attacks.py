@@ -44,7 +44,7 @@ class Findings:
 
 
 class Attack:
-    """An attacker's recognizer and gallery: every patient's very photo, another one of him, and all other originals.
+    """An attacker's recognizer, and how he uses it on the gallery of a cohort.
 
     Args:
         recognizer (`Recognizer`):
@@ -67,8 +67,7 @@ class Attack:
         self._sources, self._others = self.embed(cohort.patients), self.embed(cohort.others)
         originals = self.embed(cohort.originals)
         self._gallery = torch.cat([self._sources, self.embed(cohort.visits), originals])
-        known = (cohort.patients, cohort.visits, cohort.originals)
-        self._owners = np.concatenate([people.subjects for people in known])
+        self._owners = np.concatenate([people.subjects for people in cohort.gallery])
         self._threshold = far_threshold(impostor_similarities(originals, cohort.originals.subjects), far)
 
     def embed(self, people: People) -> torch.Tensor:

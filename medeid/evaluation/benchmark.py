@@ -230,7 +230,7 @@ def _settings(yardstick: Yardstick, judge: ManifestationEncoder | None, clip: Cl
 
 def _sizes(cohort: Cohort) -> dict[str, Any]:
     """What was measured on, in numbers."""
-    known = [cohort.patients.subjects, cohort.visits.subjects, cohort.originals.subjects]
+    known = [people.subjects for people in cohort.gallery]
     return {
         "subjects": len(np.unique(cohort.patients.subjects)),
         "healthy": sum(not findings for findings in cohort.rows["findings"]),

@@ -107,6 +107,11 @@ class Cohort:
     seed: int
 
     @property
+    def gallery(self) -> tuple[People, ...]:
+        """Whose photos an attacker has: every patient's very photo, another one of him, and all other originals."""
+        return self.patients, self.visits, self.originals
+
+    @property
     def tasks(self) -> tuple[Task, ...]:
         """All photos under one key, some second ones under this key and another, and the attacker's under his own."""
         key, other_key = (np.random.default_rng((self.seed, number)).bytes(32) for number in (0, 1))

@@ -19,7 +19,7 @@ from .results import Released
 
 
 class LandmarkAttack:
-    """An attacker who compares shapes, with the gallery of [`Attack`].
+    """An attacker who compares shapes with those of a cohort's gallery.
 
     Args:
         cohort (`Cohort`):
@@ -27,11 +27,10 @@ class LandmarkAttack:
     """
 
     def __init__(self, cohort: Cohort):
-        known = (cohort.patients, cohort.visits, cohort.originals)
-        gallery = _shapes(np.concatenate([people.landmarks for people in known]))
+        gallery = _shapes(np.concatenate([people.landmarks for people in cohort.gallery]))
         self._mean = gallery.mean(0)
         self._gallery = F.normalize(gallery - self._mean, dim=1)
-        self._owners = np.concatenate([people.subjects for people in known])
+        self._owners = np.concatenate([people.subjects for people in cohort.gallery])
         self._seed = cohort.seed
 
     def embed(self, landmarks: np.ndarray) -> torch.Tensor:

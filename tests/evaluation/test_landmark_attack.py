@@ -1,11 +1,9 @@
 """Shapes in cases where it is known who is who."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from medeid.evaluation.cohort import People
+from medeid.evaluation.cohort import Cohort, People
 from medeid.evaluation.landmark_attack import LandmarkAttack
 from medeid.evaluation.results import Released
 
@@ -26,7 +24,7 @@ def shapes(light_face):
 @pytest.fixture(scope="module")
 def attack(shapes):
     nobody = people(np.zeros((0, 478, 3), np.float32))
-    return LandmarkAttack(SimpleNamespace(patients=people(shapes), visits=nobody, originals=nobody, seed=0))
+    return LandmarkAttack(Cohort(None, people(shapes), nobody, nobody, nobody, None, None, 0))
 
 
 def found(attack, landmarks, visits):
