@@ -69,6 +69,7 @@ class FaceState:
         shape: float32 [478, 3], landmarks of nobody, which the new face's shape is drawn towards.
         generator: Source of all that is random about the new face.
         generated: uint8 [S, S, 3], the new face.
+        drawn: float32 [478, 3], the landmarks of that.
     """
 
     photo: int
@@ -91,6 +92,7 @@ class FaceState:
     shape: np.ndarray = field(init=False)
     generator: torch.Generator = field(default_factory=torch.Generator)
     generated: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    drawn: np.ndarray = field(init=False)
 
     def compare_signs(self, labels: Sequence[str]) -> list[ManifestationRecord]:
         """The signs that are to be preserved or are claimed before or after, in the order of the encoder's labels."""

@@ -119,7 +119,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         scheduler (`SchedulerMixin`):
             Any diffusers scheduler that fits the UNet's prediction type.
         structure_adapter (`T2IAdapter`):
-            Turns the sketch of the dense landmarks into features for the UNet, so that pose and expression stay.
+            Turns the sketch of the dense landmarks into features for the UNet, which draws the face along its lines.
         identity_adapter (`IdentitySuppressionAdapter`):
             Lets the UNet attend to the surrogate identity.
         surrogate_prior (`SurrogatePrior`):
@@ -853,13 +853,10 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
 
     def fit_masks(self, faces: list[FaceState], privacy: float) -> None:
         """Covers no more of each photo than the new face needs, unless more than the face is to go."""
-        if privacy > WHOLE_FACE:
-            for face in faces:
-                face.cover = face.mask
-            return
         drawn = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
         for face, points in zip(faces, drawn, strict=True):
-            face.cover = fitted_mask(face.mask, face.landmarks, points)
+            face.drawn = points
+            face.cover = face.mask if privacy > WHOLE_FACE else fitted_mask(face.mask, face.landmarks, points)
 
     def paste(self, photo: Photo, faces: list[FaceState]) -> tuple[np.ndarray, np.ndarray]:
         """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.
@@ -870,8 +867,10 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         for face in sorted(faces, key=lambda face: matrix_scale(face.crop.matrix), reverse=True):
             generated = match_colour(face.generated, face.crop.image, face.cover)
             lesions = face.preserved.skin > 0
-            generated = keep_colour(generated, face.crop.image, face.landmarks, face.preserved.areas, lesions)
-            generated = correct_colour(generated, face.landmarks, face.missed)
+            generated = keep_colour(
+                generated, face.drawn, face.crop.image, face.landmarks, face.preserved.areas, lesions
+            )
+            generated = correct_colour(generated, face.drawn, face.missed)
             rng = np.random.default_rng(face.generator.initial_seed())
             result = paste_face(result, generated, face.crop.matrix, face.cover, rng)
             unit = face.crop.size / LANDMARK_SIZE / matrix_scale(face.crop.matrix)
@@ -912,7 +911,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
 
     def compare_identities(self, faces: list[FaceState], crops: list[np.ndarray]) -> None:
         """Compares results with their sources, by each recognizer at its threshold of calibrated false accepts."""
-        points5 = self._crop_points5(np.stack([face.landmarks for face in faces]))
+        points5 = self._crop_points5(np.stack([face.drawn for face in faces]))
         for recognizer in self.recognizers:
             for face, after in zip(faces, self.embed(recognizer, crops, points5), strict=True):
                 similarity = float(face.embeddings[recognizer.name] @ after)
@@ -933,7 +932,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         for face in failed:
             face.record.blurred = True
             face.cover = np.maximum(face.mask, identity_mask(face.landmarks, WHOLE_FACE, face.crop.size))
-            face.generated = blurred_face(face.crop.image)
+            face.generated, face.drawn = blurred_face(face.crop.image), face.landmarks
             nothing = np.zeros_like(face.mask)
             face.preserved, face.missed = replace(face.preserved, skin=nothing, eyes=nothing, areas=()), Counter()
         return self.paste_all(photos, faces, failed)

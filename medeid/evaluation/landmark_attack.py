@@ -1,7 +1,7 @@
 """Who is it, by the landmarks of the face alone? An attacker without any face recognition.
 
-Pose, expression and the outline of the face stay on purpose, and give a photo away to whoever has it, as hair and
-background do. A recognizer sees little of that, so its rates alone would flatter.
+Pose, expression and the outline of the face stay about as they are, and give a photo away to whoever has it, as hair
+and background do. A recognizer sees little of that, so its rates alone would flatter.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from .mesh import (
     NOSE_TIP,
     NUM_LANDMARKS,
     OUTER_LIPS,
+    OVAL,
     RIGHT_BROW,
     RIGHT_EYE,
     RIGHT_IRIS,
@@ -27,7 +28,8 @@ from .mesh import (
 )
 
 _MAX_STEP = 7.0  # px of a 256 px crop that a feature moves at most
-_MAX_GROWTH = 1.12
+_MAX_GROWTH = 1.12  # of the eyes
+_MAX_TURN = 6.0  # degrees
 
 
 class ShapePrior(ModelMixin, ConfigMixin):
@@ -85,7 +87,10 @@ FEATURES: dict[str, tuple[int, ...]] = {
     "brows": RIGHT_BROW,
     "nose": NOSE + NOSE_BRIDGE,
     "mouth": OUTER_LIPS + INNER_LIPS,
+    "outline": OVAL,
 }
+# How far each point of a feature moves on by itself, px: a smile stays a smile, and ears, hair and neck where they are.
+_GIVE = {"eyes": 0.0, "brows": 4.0, "nose": 4.0, "mouth": 3.0, "outline": 6.0}
 
 
 def relax_landmarks(
@@ -93,8 +98,9 @@ def relax_landmarks(
 ) -> np.ndarray:
     """Moves the features of a face towards where another face has them, so that its shape tells less who it is.
 
-    Each feature moves as a whole and is scaled, both sides alike. So expression, lid aperture, gaze and every asymmetry
-    stay, and so do pose and outline. On a head that is turned, where breadths are foreshortened, it moves less.
+    The head turns and nods by a few degrees. Each feature moves as a whole, and then its points by a few pixels more;
+    eyes are scaled instead. Both sides do so alike. So lid aperture, gaze and every asymmetry stay, and nearly so the
+    expression. On a head that is turned, where breadths are foreshortened, all of them move less.
 
     Args:
         source (`np.ndarray`):
@@ -107,7 +113,7 @@ def relax_landmarks(
             In [0, 1]: share of the way.
 
     Returns:
-        `np.ndarray`: float32 `[478, 3]`, a new array.
+        `np.ndarray`: float32 `[478, 3]`, a new array. Points of no feature stay, as do depths.
 
     Raises:
         `ValueError`: if a held feature is none of `FEATURES`.
@@ -115,21 +121,45 @@ def relax_landmarks(
     unknown = set(held) - set(FEATURES)
     if unknown:
         raise ValueError(f"`held` must be of {', '.join(FEATURES)}, but has {', '.join(sorted(unknown))}.")
-    amount *= _frontality(source)
+    turned = _turned(source, surrogate, amount)
+    amount *= _frontality(turned)
     result = source.copy()
-    for name, points in FEATURES.items():
-        if name in held:
-            continue
-        sides = [list(points), MIRROR[list(points)].tolist()]
-        pairs = [(source[side, :2], surrogate[side, :2]) for side in sides]
-        right, left = (amount * (other.mean(0) - own.mean(0)) for own, other in pairs)
-        apart, down = np.clip(((left - right)[0] / 2, (left + right)[1] / 2), -_MAX_STEP, _MAX_STEP)
-        growth = np.mean([np.ptp(other[:, 0]) / max(np.ptp(own[:, 0]), 1e-3) for own, other in pairs]) ** amount
-        growth = np.clip(growth, 1 / _MAX_GROWTH, _MAX_GROWTH)
-        for side, (own, _), outwards in zip(sides, pairs, (-1, 1), strict=True):
-            centre = own.mean(0)
-            result[side, :2] = centre + (own - centre) * growth + (outwards * apart, down)
+    for name in (name for name in FEATURES if name not in held):
+        right = list(FEATURES[name])
+        left = MIRROR[right]
+        steps = amount * _steps(surrogate - turned, right, _GIVE[name])
+        result[right, :2] = turned[right, :2] + steps
+        result[left, :2] = turned[left, :2] + steps * (-1, 1)
+        if name == "eyes":
+            _scale_eyes(result, surrogate, (right, left), amount)
     return result
+
+
+def _turned(source: np.ndarray, surrogate: np.ndarray, amount: float) -> np.ndarray:
+    """The face, turned and nodding a little more as another one does. How it is tilted stays: crops are upright."""
+    centre = source.mean(0)
+    onto, _ = Rotation.align_vectors(surrogate - surrogate.mean(0), source - centre)
+    nod, turn, _ = onto.as_euler("xyz", degrees=True).clip(-_MAX_TURN, _MAX_TURN) * amount
+    rotation = Rotation.from_euler("xy", (nod, turn), degrees=True)
+    return (rotation.apply(source - centre) + centre).astype(np.float32)
+
+
+def _steps(difference: np.ndarray, points: list[int], give: float) -> np.ndarray:
+    """float32 `[K, 2]`: how far points move of what a face `[478, 3]` differs from another in, both sides alike."""
+    alike = ((difference + difference[MIRROR] * (-1, 1, 1)) / 2)[points, :2]
+    whole = alike.mean(0)
+    own = alike - whole
+    length = np.linalg.norm(own, axis=1, keepdims=True)
+    return whole.clip(-_MAX_STEP, _MAX_STEP) + own * np.minimum(1.0, give / np.maximum(length, 1e-6))
+
+
+def _scale_eyes(landmarks: np.ndarray, surrogate: np.ndarray, sides: tuple[list[int], np.ndarray], amount: float):
+    """Scales both eyes, each about its middle, as much as another face's differ from them."""
+    widths = [np.ptp(surrogate[side, 0]) / max(np.ptp(landmarks[side, 0]), 1e-3) for side in sides]
+    growth = np.clip(np.mean(widths) ** amount, 1 / _MAX_GROWTH, _MAX_GROWTH)
+    for side in sides:
+        centre = landmarks[side, :2].mean(0)
+        landmarks[side, :2] = centre + (landmarks[side, :2] - centre) * growth
 
 
 def with_asymmetry(landmarks: np.ndarray, more: np.ndarray) -> np.ndarray:

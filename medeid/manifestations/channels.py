@@ -285,6 +285,7 @@ def keep_shape(
 
 def keep_colour(
     generated: np.ndarray,
+    drawn: np.ndarray,
     source: np.ndarray,
     landmarks: np.ndarray,
     areas: Collection[ColourArea],
@@ -298,10 +299,12 @@ def keep_colour(
     Args:
         generated (`np.ndarray`):
             uint8 `[S, S, 3]`, RGB: the new face's crop.
+        drawn (`np.ndarray`):
+            float32 `[478, 3]`: its landmarks, in pixels of a 256 px crop.
         source (`np.ndarray`):
             uint8 `[S, S, 3]`, RGB: the source's crop.
         landmarks (`np.ndarray`):
-            float32 `[478, 3]` of either, as pose and outline are the same, in pixels of a 256 px crop.
+            The source's, likewise.
         areas (`Collection[str]`):
             Of `"skin"`, `"sclera"` and `"lips"`.
         apart (`np.ndarray`, *optional*):
@@ -315,16 +318,15 @@ def keep_colour(
     size = generated.shape[0]
     new, old = (rgb2lab(image).astype(np.float32) for image in (generated, source))
     shifted = new.copy()
-    for name, area in colour_areas(landmarks, size).items():
-        if name not in areas:
+    apart = np.zeros((size, size), bool) if apart is None else apart
+    areas_new, areas_old = colour_areas(drawn, size), colour_areas(landmarks, size)
+    for name in areas:
+        area = areas_new[name]
+        here, there = ((area > 0.5) & ~apart for area in (area, areas_old[name]))
+        if not (here.any() and there.any()):  # closed eyes show no sclera
             continue
-        core = area > 0.5
-        if apart is not None:
-            core &= ~apart
-        if not core.any():  # closed eyes show no sclera
-            continue
-        mean, wanted = new[core].mean(0), old[core].mean(0)
-        spread = old[core].std(0) / np.maximum(new[core].std(0), 1e-3)
+        mean, wanted = new[here].mean(0), old[there].mean(0)
+        spread = old[there].std(0) / np.maximum(new[here].std(0), 1e-3)
         spread = spread.clip(1 / _MAX_SPREAD, _MAX_SPREAD)
         spread[0] = 1.0
         shifted += area[..., None] * ((new - mean) * spread + wanted - new)

@@ -123,7 +123,7 @@ def test_a_lid_hangs_and_a_mouth_is_drawn_aside_only_where_a_sign_is(faces):
 
 def test_a_yellow_skin_stays_yellow(landmarks):
     generated, source = skin(LIGHT), skin((215, 175, 110))
-    result = keep_colour(generated, source, landmarks, ("skin",))
+    result = keep_colour(generated, landmarks, source, landmarks, ("skin",))
     area = cv2.erode(region_mask(landmarks, "skin"), np.ones((15, 15))) > 0
     assert rgb2lab(result)[area].mean(0) == pytest.approx(rgb2lab(source)[area].mean(0), abs=1.0)
     outside = cv2.dilate(region_mask(landmarks, "oval"), np.ones((41, 41))) == 0
@@ -134,8 +134,8 @@ def test_a_lesion_does_not_count_as_tone(landmarks):
     generated, source = skin(LIGHT), skin(LIGHT)
     lesion = (region_mask(landmarks, "nose") > 0) & (region_mask(landmarks, "skin") > 0)
     source[lesion] = (180, 40, 60)
-    counted = keep_colour(generated, source, landmarks, ("skin",))
-    apart = keep_colour(generated, source, landmarks, ("skin",), apart=lesion)
+    counted = keep_colour(generated, landmarks, source, landmarks, ("skin",))
+    apart = keep_colour(generated, landmarks, source, landmarks, ("skin",), apart=lesion)
     area = region_mask(landmarks, "skin") > 0
     shift = [np.abs(result[area].astype(int) - generated[area]).mean() for result in (counted, apart)]
     assert shift[1] < 1 < shift[0]
@@ -145,8 +145,8 @@ def test_lips_and_sclera_only_when_asked(landmarks):
     generated, source = skin(LIGHT), skin(LIGHT)
     lips = region_mask(landmarks, "lips") > 0
     source[lips] = (90, 80, 140)  # cyanosis
-    without = keep_colour(generated, source, landmarks, ("skin",))
-    carried = keep_colour(generated, source, landmarks, ("skin", "lips"))
+    without = keep_colour(generated, landmarks, source, landmarks, ("skin",))
+    carried = keep_colour(generated, landmarks, source, landmarks, ("skin", "lips"))
     core = cv2.erode(lips.astype(np.uint8), np.ones((3, 3))) > 0
     blue = [rgb2lab(result)[core][:, 2].min() for result in (without, carried)]
     assert blue[1] < blue[0] - 10
