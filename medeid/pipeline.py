@@ -77,7 +77,7 @@ DRAWING = ("vae", "unet", "structure_adapter", "identity_adapter")  # the compon
 FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bounded however many are in a call
 # Of a surrogate to its source, by how often the source was recognised: first of its kind, then further away. Each time
 # the guidance away from the source grows, too. Beyond 1 it spoils faces.
-MAX_COSINES = (0.15, 0.0, -0.15)
+MAX_COSINES = (0.15, -0.25, -0.5)
 SUPPRESSION = (0.0, 0.5, 1.0)
 MAX_DRAWS = 3  # of a surrogate whose face the UNet finds unlikely
 TRIES_A_SURROGATE = 2  # under a key, that fail by signs; then the patient becomes somebody else in this photo
@@ -732,14 +732,14 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         surrogate_identity: SurrogateIdentity | None = None,
     ) -> torch.Tensor:
         """Draws a face's seed (or takes its patient's), and from it its surrogate: somebody else, but of its kind."""
-        # Who was not taken for the source, but failed otherwise, stays who it is for one more try under a key.
+        # Under a key a patient stays who it is for some tries, and while there is further away to go from the source.
         recognised = sum(self.is_recognised(tried) for tried in face.record.attempts)
-        given_up = recognised + (len(face.record.attempts) - recognised) // TRIES_A_SURROGATE
+        step = min(recognised, len(MAX_COSINES) - 1)
+        given_up = recognised - step + (len(face.record.attempts) - recognised) // TRIES_A_SURROGATE
         seed = self.draw_seed(face, generator, surrogate_identity, 1 + given_up)
         face.record.attempts.append(AttemptRecord(hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]))
         face.generator = torch.Generator().manual_seed(seed)
         source = self.source_identity(face)
-        step = min(recognised, len(MAX_COSINES) - 1)
         max_cosine, face.suppression = MAX_COSINES[step], SUPPRESSION[step]
         if face.pseudonym is None:
             surrogate = self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)

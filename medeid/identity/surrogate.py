@@ -79,9 +79,9 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         """Draws one standardised surrogate embedding.
 
         Of some random candidates that are not clearly of the other sex, the nearest to the source is taken that is
-        still far enough away: a surrogate of another kind would not fit the neck and the hair that stay. The
-        candidates are random under `generator`, so the surrogate is no function of the source that could be inverted
-        (unlike its negation).
+        still far enough away: a surrogate of another kind would not fit the neck and the hair that stay. If none is,
+        the nearest is turned away. The candidates are random under `generator`, so the surrogate is no function of the
+        source that could be inverted (unlike its negation).
 
         Args:
             generator (`torch.Generator`):
@@ -89,51 +89,47 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
             away_from (`torch.Tensor`, *optional*):
                 The source's standardised embedding [D].
             max_cosine (`float`, *optional*, defaults to 0.15):
-                Candidates whose cosine to the source reaches this are refused. About a quarter of the pairs of
-                different people exceed the default.
+                The largest cosine to the source. About a quarter of the pairs of different people exceed the default.
             candidates (`int`, *optional*, defaults to 64):
                 Number of candidates.
 
         Returns:
             `torch.Tensor`: [D], on the device of the prior.
-
-        Raises:
-            ValueError: no candidate is far enough away.
         """
         drawn = self._candidates(generator, candidates)
         if away_from is None:
             return drawn[0]
-        away = self._far_enough(drawn, away_from, max_cosine)
-        nearness = torch.nn.functional.cosine_similarity(away, away_from.to(drawn)[None])
-        return away[(nearness + 2.0 * self._alike(away, away_from)).argmax()]  # any, where none is alike
+        source = away_from.to(drawn)
+        nearness = torch.nn.functional.cosine_similarity(drawn, source[None])
+        rank = 4.0 * (nearness < max_cosine) + 2.0 * self._alike(drawn, source) + nearness  # in this order
+        return _turned_away(drawn[rank.argmax()], source, max_cosine)
 
     @torch.no_grad()
-    def draw_alike(
-        self, generator: torch.Generator, source: torch.Tensor, max_cosine: float = 0.15, candidates: int = 64
-    ) -> torch.Tensor:
+    def draw_alike(self, generator: torch.Generator, source: torch.Tensor, max_cosine: float = 0.15) -> torch.Tensor:
         """Draws the same standardised surrogate for every photo of one person, as far as a generator says the same.
 
-        [`draw`] takes the nearest of its candidates, and another photo of the same person is nearest to another one.
-        Here the candidates come in a fixed order, and the first one is taken that is far enough away and not clearly of
-        the other sex. No more of the source is asked for: what the surrogates of two keys have in common with it, they
-        have in common with each other, and by that they could be linked.
+        [`draw`] chooses among candidates by the source, and by another photo of the same person it may choose another
+        one. Here there is a single one, which depends on the source as little as can be: who is clearly of the other
+        sex is mirrored along that axis, and who is too near to the source is turned away as far as it takes. No more of
+        the source is asked for: what the surrogates of two keys have in common with it, they have in common with each
+        other, and by that they could be linked.
 
         Args:
             generator (`torch.Generator`):
-                A generator on the CPU; the same state gives the same candidates.
+                A generator on the CPU; the same state gives the same surrogate.
             source (`torch.Tensor`):
                 The source's standardised embedding [D].
-            max_cosine, candidates:
-                See [`draw`].
+            max_cosine (`float`, *optional*, defaults to 0.15):
+                The largest cosine to the source.
 
         Returns:
             `torch.Tensor`: [D], on the device of the prior.
-
-        Raises:
-            ValueError: no candidate is far enough away.
         """
-        away = self._far_enough(self._candidates(generator, candidates), source, max_cosine)
-        return away[self._alike(away, source).int().argmax()]  # the first one, also where none is alike
+        drawn = self._candidates(generator, 1)[0]
+        if not self._alike(drawn[None], source)[0]:
+            axis = self._main_axes()[1][:, -1].to(drawn)
+            drawn = drawn - 2.0 * (drawn @ axis) * axis
+        return _turned_away(drawn, source.to(drawn), max_cosine)
 
     def _main_axes(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Deviations float64 [D] along the main axes [D, D] of identities, on the CPU; decomposed once."""
@@ -154,15 +150,15 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         deviations, axes = self._main_axes()
         return (_truncated(noise.double(), self.config.truncation) * deviations @ axes.T).to(self.factor)
 
-    @staticmethod
-    def _far_enough(drawn: torch.Tensor, source: torch.Tensor, max_cosine: float) -> torch.Tensor:
-        """Those of the candidates [K, D] whose cosine to the source is below a bound, in their order."""
-        away = drawn[torch.nn.functional.cosine_similarity(drawn, source.to(drawn)[None]) < max_cosine]
-        if len(away) == 0:
-            raise ValueError(
-                f"None of {len(drawn)} surrogates has a cosine below `max_cosine` {max_cosine}; raise one of the two."
-            )
-        return away
+
+def _turned_away(embedding: torch.Tensor, source: torch.Tensor, max_cosine: float) -> torch.Tensor:
+    """An embedding [D] as it is, or turned away from another one until their cosine is no larger; its length stays."""
+    towards, length = torch.nn.functional.normalize(source, dim=0), embedding.norm()
+    along = embedding @ towards
+    if along <= max_cosine * length:
+        return embedding
+    across = torch.nn.functional.normalize(embedding - along * towards, dim=0)
+    return length * (max_cosine * towards + math.sqrt(1.0 - max_cosine**2) * across)
 
 
 def _truncated(noise: torch.Tensor, limit: float) -> torch.Tensor:
