@@ -894,7 +894,10 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
     def verify(self, faces: list[FaceState], pasted: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[FaceState]:
         """Looks at results as an attacker, a clinician and a reader would; returns the faces that fail."""
         crops = self._pasted_crops(faces, pasted)
-        self.compare_identities(faces, crops)
+        landmarks = self.find_landmarks(
+            [replace(face.crop, image=crop) for face, crop in zip(faces, crops, strict=True)]
+        )
+        self.compare_identities(faces, crops, landmarks)
         for face, seen in zip(faces, self.see(crops), strict=True):
             face.seen_after = seen
             lost, new = self._changed_signs(face)
@@ -909,9 +912,9 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
                 face.record.attempts[-1].failed.append("no face is found where it was replaced")
         return [face for face in faces if face.record.attempts[-1].failed]
 
-    def compare_identities(self, faces: list[FaceState], crops: list[np.ndarray]) -> None:
+    def compare_identities(self, faces: list[FaceState], crops: list[np.ndarray], landmarks: np.ndarray) -> None:
         """Compares results with their sources, by each recognizer at its threshold of calibrated false accepts."""
-        points5 = self._crop_points5(np.stack([face.drawn for face in faces]))
+        points5 = self._crop_points5(landmarks)
         for recognizer in self.recognizers:
             for face, after in zip(faces, self.embed(recognizer, crops, points5), strict=True):
                 similarity = float(face.embeddings[recognizer.name] @ after)
@@ -932,7 +935,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         for face in failed:
             face.record.blurred = True
             face.cover = np.maximum(face.mask, identity_mask(face.landmarks, WHOLE_FACE, face.crop.size))
-            face.generated, face.drawn = blurred_face(face.crop.image), face.landmarks
+            face.generated = blurred_face(face.crop.image)
             nothing = np.zeros_like(face.mask)
             face.preserved, face.missed = replace(face.preserved, skin=nothing, eyes=nothing, areas=()), Counter()
         return self.paste_all(photos, faces, failed)
@@ -945,7 +948,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         for face, seen in zip(faces, self.see(crops), strict=True):
             face.seen_after = seen
             face.record.attempts.append(AttemptRecord(""))
-        self.compare_identities(faces, crops)
+        self.compare_identities(faces, crops, np.stack([face.landmarks for face in faces]))
         return [face for face in faces if face.record.attempts[-1].failed]
 
     def _pasted_crops(
