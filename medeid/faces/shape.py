@@ -153,8 +153,10 @@ def _steps(difference: np.ndarray, points: list[int], give: float) -> np.ndarray
     return whole.clip(-_MAX_STEP, _MAX_STEP) + own * np.minimum(1.0, give / np.maximum(length, 1e-6))
 
 
-def _scale_eyes(landmarks: np.ndarray, surrogate: np.ndarray, sides: tuple[list[int], np.ndarray], amount: float):
-    """Scales both eyes, each about its middle, as much as another face's differ from them."""
+def _scale_eyes(
+    landmarks: np.ndarray, surrogate: np.ndarray, sides: tuple[list[int], np.ndarray], amount: float
+) -> None:
+    """Scales both eyes in place, each about its middle, as much as another face's differ from them."""
     widths = [np.ptp(surrogate[side, 0]) / max(np.ptp(landmarks[side, 0]), 1e-3) for side in sides]
     growth = np.clip(np.mean(widths) ** amount, 1 / _MAX_GROWTH, _MAX_GROWTH)
     for side in sides:

@@ -322,7 +322,7 @@ def keep_colour(
     areas_new, areas_old = colour_areas(drawn, size), colour_areas(landmarks, size)
     for name in areas:
         area = areas_new[name]
-        here, there = ((area > 0.5) & ~apart for area in (area, areas_old[name]))
+        here, there = ((soft > 0.5) & ~apart for soft in (area, areas_old[name]))
         if not (here.any() and there.any()):  # closed eyes show no sclera
             continue
         mean, wanted = new[here].mean(0), old[there].mean(0)
