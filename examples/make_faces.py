@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from medeid import MedicalDeIDPipeline
-from medeid.types import FaceCrop
 
 FACES = Path(__file__).with_name("faces")
 BATCH = 8
@@ -33,7 +32,7 @@ def main() -> None:
         image = batches[index // BATCH][index % BATCH]
         name = f"images/{index:03d}.png"
         image.save(FACES / name, optimize=True)
-        crops.append(FaceCrop(np.asarray(image), np.eye(2, 3)))
+        crops.append(np.asarray(image))
         rows.append({"file_name": name, "split": "validation" if index in VALIDATION else "train"})
     landmarks = pipeline.find_landmarks(crops)
     landmarks[..., :2] += 0.5  # FaceFolder counts from the outer edge of the first pixel

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from medeid import MedicalDeIDPipeline
 from medeid.files import write_file
 from medeid.records import NoFaceFoundError, PhotoRecord, VerificationError
-from medeid.types import FaceCrop
 
 ROOT = Path(__file__).parents[1]
 PICTURE, PAGE = ROOT / "docs" / "gallery.jpg", ROOT / "docs" / "gallery.md"
@@ -63,7 +62,7 @@ def portrait(pipeline: MedicalDeIDPipeline, seed: int) -> Portrait:
     """Somebody who does not exist, with the dense landmarks."""
     (drawn,) = pipeline.draw_faces(1, torch.Generator().manual_seed(seed), num_inference_steps=STEPS)
     image = np.asarray(drawn)
-    return image, pipeline.find_landmarks([FaceCrop(image, np.eye(2, 3))])[0]
+    return image, pipeline.find_landmarks([image])[0]
 
 
 def show(pipeline: MedicalDeIDPipeline, number: int, case: Case, people: list[Portrait]) -> Shown:

@@ -15,7 +15,6 @@ from medeid import MedicalDeIDPipeline
 from medeid.data.simulate import simulate
 from medeid.manifestations.taxonomy import Finding
 from medeid.pipeline import PACKAGED_WEIGHTS
-from medeid.types import FaceCrop
 
 BEFORE_AFTER = Path(__file__).parent / "before_after.png"
 SURROGATES = PACKAGED_WEIGHTS / "medeid-tiny" / "surrogates.jpg"
@@ -49,9 +48,9 @@ def main() -> None:
     side_by_side(rows).save(SURROGATES, quality=90)
     pairs = []
     for index, finding in PATIENTS.items():
-        crop = FaceCrop(np.asarray(sources[index]), np.eye(2, 3))
-        landmarks = pipeline.find_landmarks([crop])[0]
-        patient = simulate(crop.image, landmarks, [finding], np.random.default_rng(index))
+        source = np.asarray(sources[index])
+        landmarks = pipeline.find_landmarks([source])[0]
+        patient = simulate(source, landmarks, [finding], np.random.default_rng(index))
         result = pipeline(patient.image, preserve=[finding.manifestation], generator=seeded(RESULT_SEED))
         pairs += [Image.fromarray(patient.image), Image.fromarray(result.images[0])]
     side_by_side([pairs]).save(BEFORE_AFTER, optimize=True)

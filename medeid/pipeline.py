@@ -70,7 +70,7 @@ from .records import (
     VerificationError,
 )
 from .switches import SpeedSwitches, on_one_device
-from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, FaceCrop, OnFail
+from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 DRAWING = ("vae", "unet", "structure_adapter", "identity_adapter")  # the components that draw the new face
@@ -576,7 +576,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
                 crop_face(photos[index].rgb, ffhq_matrix(points, self.config.crop_size), self.config.crop_size)
                 for (index, _, _), points in zip(found, points5, strict=True)
             ]
-            landmarks = self.find_landmarks(crops)
+            landmarks = self.find_landmarks([crop.image for crop in crops])
             points5 = [
                 transform_points(points, invert(crop.matrix))
                 for points, crop in zip(self._crop_points5(landmarks), crops, strict=True)
@@ -589,15 +589,14 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         return records, faces
 
     @torch.no_grad()
-    def find_landmarks(self, crops: list[FaceCrop]) -> np.ndarray:
-        """Dense landmarks float32 [N, 478, 3] of crops, in pixels of a 256 px crop."""
+    def find_landmarks(self, crops: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Dense landmarks float32 [N, 478, 3] of crops uint8 [S, S, 3], in pixels of a 256 px crop."""
         found = []
         for start in range(0, len(crops), FACE_BATCH_SIZE):  # as floats, all crops of a set would take much memory
-            batch = [crop.image for crop in crops[start : start + FACE_BATCH_SIZE]]
-            images = self._to_tensor(batch, self.landmark_net.dtype)
-            if images.shape[-1] != LANDMARK_SIZE:
-                images = F.interpolate(images, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
-            found.append(self.landmark_net(images))
+            batch = self._to_tensor(crops[start : start + FACE_BATCH_SIZE], self.landmark_net.dtype)
+            if batch.shape[-1] != LANDMARK_SIZE:
+                batch = F.interpolate(batch, size=LANDMARK_SIZE, mode="bilinear", antialias=True)
+            found.append(self.landmark_net(batch))
         return torch.cat(found).float().cpu().numpy()
 
     def mark_holes(self, faces: list[FaceState]) -> None:
@@ -839,13 +838,11 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         if not faces:
             return
         drawn = [face.generated for face in faces]
-        before = self.find_landmarks(
-            [replace(face.crop, image=image) for face, image in zip(faces, drawn, strict=True)]
-        )
+        before = self.find_landmarks(drawn)
         wanted = sources = np.stack([correct_shape(face.landmarks, face.missed) for face in faces])
         for turn in range(SHAPE_ROUNDS):
             if turn > 0:
-                found = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
+                found = self.find_landmarks([face.generated for face in faces])
                 wanted = wanted + sources - found
             for face, image, points, goal in zip(faces, drawn, before, wanted, strict=True):
                 rng = np.random.default_rng(face.generator.initial_seed())
@@ -853,7 +850,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
 
     def fit_masks(self, faces: list[FaceState], privacy: float) -> None:
         """Covers no more of each photo than the new face needs, unless more than the face is to go."""
-        drawn = self.find_landmarks([replace(face.crop, image=face.generated) for face in faces])
+        drawn = self.find_landmarks([face.generated for face in faces])
         for face, points in zip(faces, drawn, strict=True):
             face.drawn = points
             face.cover = face.mask if privacy > WHOLE_FACE else fitted_mask(face.mask, face.landmarks, points)
@@ -894,10 +891,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
     def verify(self, faces: list[FaceState], pasted: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[FaceState]:
         """Looks at results as an attacker, a clinician and a reader would; returns the faces that fail."""
         crops = self._pasted_crops(faces, pasted)
-        landmarks = self.find_landmarks(
-            [replace(face.crop, image=crop) for face, crop in zip(faces, crops, strict=True)]
-        )
-        self.compare_identities(faces, crops, landmarks)
+        self.compare_identities(faces, crops, self.find_landmarks(crops))
         for face, seen in zip(faces, self.see(crops), strict=True):
             face.seen_after = seen
             lost, new = self._changed_signs(face)
@@ -971,9 +965,9 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         """An empty tensor on the device, and of the dtype, that faces are drawn in."""
         return torch.empty(0, device=self._execution_device, dtype=self.unet.dtype)
 
-    def _to_tensor(self, images: list[np.ndarray], dtype: torch.dtype | None = None) -> torch.Tensor:
+    def _to_tensor(self, images: Sequence[np.ndarray] | np.ndarray, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Images uint8 [S, S, 3] -> float [B, 3, S, S] in [0, 1]; by default of the dtype that faces are drawn in."""
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2)
         return batch.to(self._execution_device, dtype or self.unet.dtype) / 255.0
 
     def _crop_points5(self, landmarks: np.ndarray) -> np.ndarray:

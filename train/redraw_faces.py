@@ -22,7 +22,7 @@ from medeid import MedicalDeIDPipeline
 from medeid.data.faces import FaceFolder
 from medeid.faces.mesh import points5_from_mesh
 from medeid.photos import Photo
-from medeid.types import WHOLE_FACE, FaceBox, FaceCrop
+from medeid.types import WHOLE_FACE, FaceBox
 
 BATCH_SIZE = 16
 
@@ -47,7 +47,7 @@ def redraw(
     pipeline.generate(faces, surrogates, config.num_inference_steps, config.guidance_scale, 0.0, None)
     pipeline.fit_masks(faces, WHOLE_FACE)
     results = [pipeline.paste(photo, [face])[0] for photo, face in zip(photos, faces, strict=True)]
-    return results, pipeline.find_landmarks([FaceCrop(result, np.eye(2, 3)) for result in results])
+    return results, pipeline.find_landmarks(results)
 
 
 def main() -> None:

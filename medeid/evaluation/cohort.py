@@ -18,7 +18,7 @@ from ..data.sources import Skipped, SourceFaces, is_face_folder
 from ..faces.mesh import OVAL, points5_from_mesh, scale_points
 from ..files import write_file
 from ..pipeline import MedicalDeIDPipeline
-from ..types import FaceBox, FaceCrop
+from ..types import FaceBox
 from .linkage import other_visit
 from .pictures import read_picture, write_picture
 from .protocol import Alias, Reference
@@ -51,11 +51,10 @@ class People:
     def find(cls, pipeline: MedicalDeIDPipeline, photos: Sequence[np.ndarray], subjects: Sequence[str]) -> People:
         """Finds the landmarks of photos uint8 [S, S, 3]."""
         size = pipeline.config.crop_size
-        crops = [FaceCrop(photo, np.eye(2, 3)) for photo in photos]
         return cls(
-            np.stack(photos) if crops else np.zeros((0, size, size, 3), np.uint8),
+            np.stack(photos) if len(photos) else np.zeros((0, size, size, 3), np.uint8),
             np.array(subjects, str),
-            pipeline.find_landmarks(crops) if crops else np.zeros((0, 478, 3), np.float32),
+            pipeline.find_landmarks(photos) if len(photos) else np.zeros((0, 478, 3), np.float32),
         )
 
     def __len__(self) -> int:

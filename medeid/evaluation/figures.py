@@ -17,7 +17,7 @@ from ..faces.detection import detect_faces
 from ..faces.mesh import inter_ocular_distance
 from ..pipeline import MedicalDeIDPipeline
 from ..records import NoFaceFoundError, VerificationError
-from ..types import WHOLE_FACE, FaceCrop
+from ..types import WHOLE_FACE
 from .privacy import embed_faces, rank1_rate, verification_rate
 
 
@@ -58,8 +58,8 @@ def measure(
         outside += int(((image != result).any(-1) & ~mask).sum())
         attempts.append(max(len(face.attempts) for face in record.faces))
     originals, changed = np.stack(sources), np.stack(results)
-    before = pipeline.find_landmarks([FaceCrop(image, np.eye(2, 3)) for image in originals])
-    after = pipeline.find_landmarks([FaceCrop(image, np.eye(2, 3)) for image in changed])
+    before = pipeline.find_landmarks(originals)
+    after = pipeline.find_landmarks(changed)
     figures: dict[str, float | int] = {
         "faces": len(originals),
         "withheld": withheld,

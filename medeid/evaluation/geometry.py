@@ -33,7 +33,6 @@ from ..faces.mesh import (
 from ..manifestations.taxonomy import TAXONOMY, Finding
 from ..pipeline import MedicalDeIDPipeline
 from ..records import NoFaceFoundError, VerificationError
-from ..types import FaceCrop
 
 SHAPE_SIGNS = tuple(name for name, row in TAXONOMY.items() if "geometry" in row.channels)
 ASYMMETRIES = ("aperture", "gaze", "mouth")
@@ -246,8 +245,8 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
         except (NotVisibleError, NoFaceFoundError, VerificationError):
             continue
         true.append(patient.landmarks)
-        patients.append(FaceCrop(patient.image, np.eye(2, 3)))
-        results.append(FaceCrop(result, np.eye(2, 3)))
+        patients.append(patient.image)
+        results.append(result)
     expected = asymmetries(torch.from_numpy(np.stack(true)))
     found, kept = (asymmetries(torch.from_numpy(pipeline.find_landmarks(crops))) for crops in (patients, results))
     return {"faces": len(true), "found": slopes(found, expected), "kept": slopes(kept, expected)}

@@ -20,7 +20,6 @@ from ..identity.recognizer import Recognizer
 from ..identity.surrogate import SurrogateIdentity
 from ..pipeline import MedicalDeIDPipeline
 from ..records import NoFaceFoundError, VerificationError
-from ..types import FaceCrop
 from .privacy import embed_faces, rank1_rate
 
 # Another day: the head held a little otherwise, other light, another camera. The person and the expression stay.
@@ -93,7 +92,7 @@ def measure(pipeline: MedicalDeIDPipeline, folder: FaceFolder, count: int, seed:
 
 
 def _embed(pipeline: MedicalDeIDPipeline, recognizer: Recognizer, crops: np.ndarray) -> torch.Tensor:
-    landmarks = pipeline.find_landmarks([FaceCrop(crop, np.eye(2, 3)) for crop in crops])
+    landmarks = pipeline.find_landmarks(crops)
     return embed_faces(recognizer, crops, landmarks, face_only=True)
 
 

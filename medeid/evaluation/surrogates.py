@@ -19,7 +19,6 @@ from ..identity.recognizer import Recognizer
 from ..manifestations.encoder import ManifestationEncoder
 from ..pipeline import PACKAGED_WEIGHTS, MedicalDeIDPipeline
 from ..records import NoFaceFoundError, VerificationError
-from ..types import FaceCrop
 from .pictures import write_picture
 from .privacy import embed_faces
 from .quality import kernel_distance, picture_features, surrogate_diversity
@@ -77,7 +76,7 @@ def measure(
     rows, results = de_identify(pipeline, originals[:count], seed)
     if results:
         groups[RESULTS] = np.stack(results)
-    landmarks = {name: _find_landmarks(pipeline, crops) for name, crops in groups.items()}
+    landmarks = {name: pipeline.find_landmarks(crops) for name, crops in groups.items()}
     figures: dict[str, Any] = {
         "faces": {"training": len(known), **{name: len(crops) for name, crops in groups.items()}},
         "withheld": min(count, len(originals)) - len(rows),
@@ -214,10 +213,6 @@ def closest_pairs(
             for place, picture in enumerate((crops[face], known.image(int(places[face])))):
                 sheet.paste(Image.fromarray(picture).resize((size, size)), (x + place * size, y + _CAPTION))
     return np.asarray(sheet)
-
-
-def _find_landmarks(pipeline: MedicalDeIDPipeline, crops: np.ndarray) -> np.ndarray:
-    return pipeline.find_landmarks([FaceCrop(crop, np.eye(2, 3)) for crop in crops])
 
 
 def _diversity(drawn: torch.Tensor, people: torch.Tensor) -> dict[str, float]:

@@ -24,7 +24,7 @@ from medeid.evaluation.protocol import Alias, MethodError
 from medeid.faces.alignment import transform_points
 from medeid.faces.mesh import MOUTH_CORNERS, OVAL, points5_from_mesh, region_mask
 from medeid.records import VerificationError
-from medeid.types import FaceBox, FaceCrop
+from medeid.types import FaceBox
 
 ALIAS = Alias(b"k" * 16, "patient 1")
 OTHER_KEY = Alias(b"o" * 16, "patient 1")
@@ -123,7 +123,7 @@ def test_the_average_of_copies_of_one_face_is_that_face(pipeline, dark_face):
     image, landmarks = dark_face
     photo = image.copy()
     photo[:20] = 0  # not the same photo, so that the reference faces count as others
-    found = pipeline.find_landmarks([FaceCrop(image, np.eye(2, 3))])
+    found = pipeline.find_landmarks([image])
     method = KSameAverage(image[None].repeat(3, 0), found.repeat(3, 0), 3, pipeline)
     (result,) = method([photo], [box_of(landmarks)], [ALIAS])
     face = cv2.erode(region_mask(landmarks, "face"), np.ones((9, 9))) > 0
@@ -140,8 +140,7 @@ def test_a_face_gives_way_to_the_nearest_others_in_its_own_shape(pipeline, light
     tone = other[region_mask(points, "skin") > 0].mean(0)
     assert np.abs(result[skin].mean(0) - tone).max() < 12 < np.abs(image[skin].mean(0) - tone).max()
     corners, own, foreign = (
-        found[list(MOUTH_CORNERS), :2]
-        for found in (pipeline.find_landmarks([FaceCrop(result, np.eye(2, 3))])[0], landmarks, points)
+        found[list(MOUTH_CORNERS), :2] for found in (pipeline.find_landmarks([result])[0], landmarks, points)
     )
     assert np.linalg.norm(corners - own) < 0.5 * np.linalg.norm(corners - foreign)
     with pytest.raises(ValueError, match="without the photo itself the reference set has 1 faces"):
