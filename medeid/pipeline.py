@@ -28,6 +28,7 @@ from .faces.alignment import box_points5, crop_face, crop_mask, ffhq_matrix, inv
 from .faces.compositing import blurred_face, match_colour, paste_face, project_mask, warped_mask
 from .faces.detection import (
     CenterFaceDetector,
+    Detections,
     FaceDetector,
     RetinaFaceDetector,
     detect_faces,
@@ -70,6 +71,7 @@ from .records import (
     VerificationError,
 )
 from .switches import SpeedSwitches, on_one_device
+from .threads import in_threads
 from .types import MAX_ATTEMPTS, WHOLE_FACE, FaceBox, OnFail
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -557,12 +559,12 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         """Detects the faces (or takes the given boxes), aligns them by dense landmarks, and cuts them out."""
         records: list[PhotoRecord] = []
         found: list[tuple[int, FaceBox, FaceRecord]] = []
-        for index, photo in enumerate(photos):
-            if boxes is None:
-                detections = detect_faces(photo.rgb, self.detectors)
-                accepted, rejected = detections.faces, detections.rejected
-            else:
-                accepted, rejected = list(boxes[index]), []
+        if boxes is None:
+            detectors = self.detectors
+            detections = in_threads(lambda photo: detect_faces(photo.rgb, detectors), photos)
+        else:
+            detections = [Detections(list(given), []) for given in boxes]
+        for index, (accepted, rejected) in enumerate((each.faces, each.rejected) for each in detections):
             if not accepted:
                 raise NoFaceFoundError(index, rejected)
             told = [FaceRecord(box.box, box.score, box.detector) for box in accepted]
@@ -883,10 +885,11 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         self, photos: list[Photo], faces: list[FaceState], changed: list[FaceState]
     ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """[`paste`] for each photo that has a changed face."""
-        return {
-            index: self.paste(photos[index], [face for face in faces if face.photo == index])
-            for index in {face.photo for face in changed}
-        }
+        indices = sorted({face.photo for face in changed})
+        pasted = in_threads(
+            lambda index: self.paste(photos[index], [face for face in faces if face.photo == index]), indices
+        )
+        return dict(zip(indices, pasted, strict=True))
 
     def verify(self, faces: list[FaceState], pasted: dict[int, tuple[np.ndarray, np.ndarray]]) -> list[FaceState]:
         """Looks at results as an attacker, a clinician and a reader would; returns the faces that fail."""
@@ -901,8 +904,9 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
                 face.record.attempts[-1].failed.append(f"the encoder no longer finds a sign: {', '.join(lost)}")
             if new:
                 face.record.attempts[-1].failed.append(f"the encoder finds a sign that was not there: {', '.join(new)}")
-        for face, image in zip(faces, crops, strict=True):
-            if not shows_face(image, self.detectors):
+        detectors = self.detectors
+        for face, shown in zip(faces, in_threads(lambda crop: shows_face(crop, detectors), crops), strict=True):
+            if not shown:
                 face.record.attempts[-1].failed.append("no face is found where it was replaced")
         return [face for face in faces if face.record.attempts[-1].failed]
 

@@ -34,6 +34,15 @@ def pytest_addoption(parser):
     parser.addoption("--mutations", type=int, default=40, help="Changed files of each format that are read.")
 
 
+@pytest.fixture(params=[2])
+def threads(request):
+    """Torch calculates in so many threads, by default two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
     """uint8 [512, 512, 3]: a photo with one face, NASA, public domain."""

@@ -100,12 +100,12 @@ def test_a_patient_becomes_the_same_person_under_one_key_and_another_under_anoth
             assert face.attempts[-1].surrogate_digest == hashlib.sha256(seed).hexdigest()[:16]
 
 
-def test_a_batch_gives_what_single_calls_give(pipeline, astronaut):
+def test_a_batch_gives_what_single_calls_give(pipeline, astronaut, threads):
     photos = [astronaut, np.ascontiguousarray(astronaut[:, ::-1])]
     batch = pipeline(photos, generator=[seeded(1), seeded(2)], num_inference_steps=STEPS)
     for photo, seed, together in zip(photos, (1, 2), batch.images, strict=True):
         alone = pipeline(photo, generator=seeded(seed), num_inference_steps=STEPS).images[0]
-        assert np.abs(alone.astype(int) - together).max() <= 2  # sums in another order
+        assert np.abs(alone.astype(int) - together).max() <= 4  # sums in another order
 
 
 def test_two_faces_in_one_photo_are_both_replaced(pipeline, astronaut):

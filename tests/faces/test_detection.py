@@ -1,5 +1,7 @@
 """Detection: real faces with CenterFace, and the union, turns and rejections with small fake detectors."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -77,6 +79,15 @@ def test_small_and_large_photos(centerface, astronaut, size):
     (face,) = centerface(photo)
     scale = size / 512
     np.testing.assert_allclose(face.points5[[0, 1, 3, 4]], EYES_AND_MOUTH * scale, atol=10 * scale)
+
+
+def test_threads_may_search_at_once(astronaut):
+    detector = CenterFaceDetector()
+    photos = [astronaut, astronaut[:, ::-1].copy(), astronaut[100:]]
+    alone = [detector(photo) for photo in photos]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(detector, photos * 3))
+    assert [[face.box for face in faces] for faces in together] == [[face.box for face in faces] for faces in alone] * 3
 
 
 def test_no_face(centerface):
