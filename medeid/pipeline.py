@@ -82,7 +82,10 @@ FACE_BATCH_SIZE = 16  # faces that go through the UNet together; memory stays bo
 MAX_COSINES = (0.15, -0.25, -0.5)
 SUPPRESSION = (0.0, 0.5, 1.0)
 MAX_DRAWS = 3  # of a surrogate whose face the UNet finds unlikely
-TRIES_A_SURROGATE = 2  # under a key, that fail by signs; then the patient becomes somebody else in this photo
+# Under a key: after how many tries that failed by signs a patient becomes a relative of who it is in its other photos,
+# after how many more a more distant one, and at last somebody else; and the cosines of these to the first.
+FIRST_TRIES, FURTHER_TRIES = 6, 2
+KINSHIP = (1.0, 0.7, 0.4, 0.0)
 Preserve = Literal["auto", "none"] | Sequence[str]  # the signs that are to be preserved
 SHAPE_ROUNDS = 2  # in which the shape of a face is set: in the first, and by what is missed after it
 SIGN_ABSENT = 0.25  # of a sign's threshold: what is less probable is taken for absent, and not for a close call
@@ -396,7 +399,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             pseudonym (`str` or `list[str]`, *optional*):
                 What the patient is called in the study; one, or one for each photo (or None). It is the photo's largest
                 face; others get surrogates of their own. It goes nowhere but into the seed.
-            max_attempts (`int`, *optional*, defaults to 8):
+            max_attempts (`int`, *optional*, defaults to 12):
                 How many surrogates are tried for a face that does not pass the checks: no recognizer takes it for the
                 source, no sign that is to be preserved is lost and none has come up that was not there (unless
                 `preserve` is `"none"`), and a detector finds a face.
@@ -736,7 +739,8 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         # Under a key a patient stays who it is for some tries, and while there is further away to go from the source.
         recognised = sum(self.is_recognised(tried) for tried in face.record.attempts)
         step = min(recognised, len(MAX_COSINES) - 1)
-        given_up = recognised - step + (len(face.record.attempts) - recognised) // TRIES_A_SURROGATE
+        by_signs = len(face.record.attempts) - recognised - FIRST_TRIES
+        given_up = recognised - step + max(0, 1 + by_signs // FURTHER_TRIES)
         seed = self.draw_seed(face, generator, surrogate_identity, 1 + given_up)
         face.record.attempts.append(AttemptRecord(hashlib.sha256(seed.to_bytes(8, "big")).hexdigest()[:16]))
         face.generator = torch.Generator().manual_seed(seed)
@@ -744,11 +748,14 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
         max_cosine, face.suppression = MAX_COSINES[step], SUPPRESSION[step]
         if face.pseudonym is None:
             surrogate = self.surrogate_prior.draw(face.generator, away_from=source, max_cosine=max_cosine)
-        else:
-            surrogate = self.surrogate_prior.draw_alike(face.generator, source, max_cosine)
-        face.shape = self.shape_prior.draw(face.generator).numpy()
-        if face.pseudonym is not None:
-            face.generator.manual_seed((seed + len(face.record.attempts)) % 2**63)  # noise of its own for each try
+            face.shape = self.shape_prior.draw(face.generator).numpy()
+            return surrogate
+        first = torch.Generator().manual_seed(self.draw_seed(face, generator, surrogate_identity, 1))
+        kinship = KINSHIP[min(given_up, len(KINSHIP) - 1)]
+        surrogate = self.surrogate_prior.draw_alike(face.generator, source, max_cosine, first, kinship)
+        own, other = (self.shape_prior.draw(each) for each in (face.generator, first))
+        face.shape = own.lerp(other, kinship).numpy()
+        face.generator.manual_seed((seed + len(face.record.attempts)) % 2**63)  # noise of its own for each try
         return surrogate
 
     def generate(

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 WHOLE_FACE = 0.75  # the privacy level from which on no part of the face is spared
-MAX_ATTEMPTS = 8  # surrogates for a face; half of them pass the checks
+MAX_ATTEMPTS = 12  # surrogates for a face; half of them pass the checks
 OnFail = Literal["withhold", "blur"]  # what becomes of a photo with a face that does not pass the checks
 
 

@@ -23,7 +23,7 @@ from medeid.manifestations.encoder import Reading
 from medeid.manifestations.taxonomy import Finding, UnknownManifestationError
 from medeid.photos import Photo
 from medeid.pipeline import MAX_DRAWS
-from medeid.types import FaceBox
+from medeid.types import MAX_ATTEMPTS, FaceBox
 
 STEPS = 4  # enough for the checks here
 
@@ -227,6 +227,21 @@ def test_a_patient_whose_sign_was_lost_stays_the_same_person(pipeline, astronaut
         pipeline(astronaut, surrogate_identity=key, pseudonym="p17", num_inference_steps=1, max_attempts=2)
     first, second = caught.value.records[0].faces[0].attempts
     assert first.surrogate_digest == second.surrogate_digest and first.similarity != second.similarity
+
+
+def test_a_patient_whose_signs_are_lost_again_and_again_becomes_a_relative_and_at_last_somebody_else(
+    pipeline, astronaut
+):
+    key, surrogates = SurrogateIdentity(b"a" * 32), []
+    _, (face,) = pipeline.find_faces([_photo(astronaut)], None)
+    pipeline.embed_sources([face])
+    face.pseudonym = "p17"
+    for _ in range(MAX_ATTEMPTS):
+        surrogates.append(pipeline.draw_surrogate(face, None, key))
+        face.record.attempts[-1].similarity = {each.name: 0.0 for each in pipeline.recognizers}
+    kinships = [torch.nn.functional.cosine_similarity(each, surrogates[0], dim=0).item() for each in surrogates]
+    assert kinships == pytest.approx([1.0] * 6 + [0.7] * 2 + [0.4] * 2 + [0.0] * 2, abs=0.2)
+    assert len({attempt.surrogate_digest for attempt in face.record.attempts}) == 4
 
 
 def test_a_higher_privacy_level_replaces_more(pipeline, astronaut):

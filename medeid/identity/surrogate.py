@@ -105,7 +105,14 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
         return _turned_away(drawn[rank.argmax()], source, max_cosine)
 
     @torch.no_grad()
-    def draw_alike(self, generator: torch.Generator, source: torch.Tensor, max_cosine: float = 0.15) -> torch.Tensor:
+    def draw_alike(
+        self,
+        generator: torch.Generator,
+        source: torch.Tensor,
+        max_cosine: float = 0.15,
+        relative: torch.Generator | None = None,
+        kinship: float = 0.0,
+    ) -> torch.Tensor:
         """Draws the same standardised surrogate for every photo of one person, as far as a generator says the same.
 
         [`draw`] chooses among candidates by the source, and by another photo of the same person it may choose another
@@ -121,15 +128,26 @@ class SurrogatePrior(ModelMixin, ConfigMixin):
                 The source's standardised embedding [D].
             max_cosine (`float`, *optional*, defaults to 0.15):
                 The largest cosine to the source.
+            relative (`torch.Generator`, *optional*):
+                Draws another surrogate, whom this one resembles.
+            kinship (`float`, *optional*, defaults to 0.0):
+                In [0, 1]: how much, as the cosine that is to be expected between the two.
 
         Returns:
             `torch.Tensor`: [D], on the device of the prior.
         """
-        drawn = self._candidates(generator, 1)[0]
-        if not self._alike(drawn[None], source)[0]:
-            axis = self._main_axes()[1][:, -1].to(drawn)
-            drawn = drawn - 2.0 * (drawn @ axis) * axis
+        drawn = self._of_its_sex(self._candidates(generator, 1)[0], source)
+        if relative is not None:
+            first = self._of_its_sex(self._candidates(relative, 1)[0], source)
+            drawn = kinship * first + math.sqrt(1.0 - kinship**2) * drawn
         return _turned_away(drawn, source.to(drawn), max_cosine)
+
+    def _of_its_sex(self, drawn: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """A candidate [D], mirrored if it is clearly of another sex than the source."""
+        if self._alike(drawn[None], source)[0]:
+            return drawn
+        axis = self._main_axes()[1][:, -1].to(drawn)
+        return drawn - 2.0 * (drawn @ axis) * axis
 
     def _main_axes(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Deviations float64 [D] along the main axes [D, D] of identities, on the CPU; decomposed once."""

@@ -112,6 +112,17 @@ def test_a_surrogate_is_of_the_sources_kind(prior):
     assert (kinds.abs() > 0.25).any()  # so they are of one kind, and not just of none
 
 
+@pytest.mark.parametrize("kinship", [0.0, 0.8, 1.0])
+def test_a_relative_resembles_the_first(prior, kinship):
+    source, cosines = torch.zeros(6), []
+    for seed in range(200):
+        first = prior.draw_alike(torch.Generator().manual_seed(seed), source, 1.0)
+        own, relative = torch.Generator().manual_seed(1000 + seed), torch.Generator().manual_seed(seed)
+        drawn = prior.draw_alike(own, source, 1.0, relative, kinship)
+        cosines.append(torch.nn.functional.cosine_similarity(drawn, first, dim=0).item())
+    assert sum(cosines) / 200 == pytest.approx(kinship, abs=0.15)
+
+
 def test_key_and_pseudonym_seed_the_surrogate():
     one, same, other = (SurrogateIdentity(key * 16) for key in (b"a", b"a", b"b"))
     assert one.seed("p17") == same.seed("p17")
