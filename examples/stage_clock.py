@@ -16,6 +16,7 @@ from torch import nn
 import medeid.diffusion
 import medeid.pipeline
 from medeid import MedicalDeIDPipeline
+from medeid.faces.detection import CenterFaceDetector
 
 OTHER = "open, give back"
 # Methods of the pipeline by stage; then functions, by the module that calls them. What is called within another stage
@@ -30,6 +31,7 @@ METHODS = {
     "generate": "denoise",
     "keep_shapes": "set shapes",
     "fit_masks": "set shapes",
+    "match_tones": "paste, match colour",
     "paste_all": "paste, match colour",
     "blur": "paste, match colour",
     "verify": "verify",
@@ -137,9 +139,10 @@ def watch(pipeline: MedicalDeIDPipeline) -> Iterator[StageClock]:
     with ExitStack() as stack:
         parts = [*pipeline.components.values(), *(recognizer.network for recognizer in pipeline.recognizers)]
         for detector in pipeline.detectors:
-            parts.append(detector._network)
-            if isinstance(net := getattr(detector._network, "net", None), cv2.dnn.Net):
-                stack.enter_context(patch.object(detector._network, "net", _TimedNet(net, clock)))
+            for network in detector._idle if isinstance(detector, CenterFaceDetector) else [detector._network]:
+                parts.append(network)
+                if isinstance(net := getattr(network, "net", None), cv2.dnn.Net):
+                    stack.enter_context(patch.object(network, "net", _TimedNet(net, clock)))
         for module in {module for part in parts if isinstance(part, nn.Module) for module in part.modules()}:
             stack.callback(module.register_forward_pre_hook(clock.enter_network).remove)
             stack.callback(module.register_forward_hook(clock.leave_network, always_call=True).remove)

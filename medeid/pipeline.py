@@ -487,6 +487,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             )
             self.keep_shapes([face for face in failed if face.preserved.posed])
             self.fit_masks(failed, privacy)
+            self.match_tones(failed)
             pasted |= self.paste_all(photos, faces, failed)
             failed = self.verify(failed, pasted)
             if not failed:
@@ -864,21 +865,29 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             face.drawn = points
             face.cover = face.mask if privacy > WHOLE_FACE else fitted_mask(face.mask, face.landmarks, points)
 
-    def paste(self, photo: Photo, faces: list[FaceState]) -> tuple[np.ndarray, np.ndarray]:
-        """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.
+    def match_tones(self, faces: list[FaceState]) -> None:
+        """Gives new faces the tint of the photo around them, the tone of their source, and the colour of its signs."""
 
-        With each face come the signs that it keeps: their colour in the crop, their pixels in the photo's resolution.
-        """
-        result, changed = photo.rgb, np.zeros(photo.rgb.shape[:2], bool)
-        for face in sorted(faces, key=lambda face: matrix_scale(face.crop.matrix), reverse=True):
+        def toned(face: FaceState) -> np.ndarray:
             generated = match_colour(face.generated, face.crop.image, face.cover)
             lesions = face.preserved.skin > 0
             generated = keep_colour(
                 generated, face.drawn, face.crop.image, face.landmarks, face.preserved.areas, lesions
             )
-            generated = correct_colour(generated, face.drawn, face.missed)
+            return correct_colour(generated, face.drawn, face.missed)
+
+        for face, generated in zip(faces, in_threads(toned, faces), strict=True):
+            face.generated = generated
+
+    def paste(self, photo: Photo, faces: list[FaceState]) -> tuple[np.ndarray, np.ndarray]:
+        """Puts the new faces over the old ones, the largest last; returns the photo, and bool [H, W] of where.
+
+        With each face come the pixels of the signs that it keeps, in the photo's resolution.
+        """
+        result, changed = photo.rgb, np.zeros(photo.rgb.shape[:2], bool)
+        for face in sorted(faces, key=lambda face: matrix_scale(face.crop.matrix), reverse=True):
             rng = np.random.default_rng(face.generator.initial_seed())
-            result = paste_face(result, generated, face.crop.matrix, face.cover, rng)
+            result = paste_face(result, face.generated, face.crop.matrix, face.cover, rng)
             unit = face.crop.size / LANDMARK_SIZE / matrix_scale(face.crop.matrix)
             for weight, harmonise in ((face.preserved.skin, True), (face.preserved.eyes, False)):
                 weight = np.minimum(weight, face.cover)  # around it nothing has changed
@@ -943,6 +952,7 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             face.generated = blurred_face(face.crop.image)
             nothing = np.zeros_like(face.mask)
             face.preserved, face.missed = replace(face.preserved, skin=nothing, eyes=nothing, areas=()), Counter()
+        self.match_tones(failed)
         return self.paste_all(photos, faces, failed)
 
     def verify_blurred(

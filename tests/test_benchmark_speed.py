@@ -65,10 +65,10 @@ def test_a_network_inside_of_another_counts_once(script, pipeline):
 
 def test_nothing_is_left_of_the_clock(script, pipeline):
     assert pipeline.recognizers and pipeline.detectors  # which are loaded when they are first asked for
-    before = dict(vars(pipeline)), pipeline.detectors[0]._network.net
+    before = dict(vars(pipeline)), pipeline.detectors[0]._idle[0].net
     with script.watch(pipeline):
         assert pipeline.unet._forward_hooks and "find_faces" in vars(pipeline)
-    assert (dict(vars(pipeline)), pipeline.detectors[0]._network.net) == before
+    assert (dict(vars(pipeline)), pipeline.detectors[0]._idle[0].net) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipeline.unet.modules())
 
 

@@ -46,6 +46,7 @@ def redraw(
     config = pipeline.config
     pipeline.generate(faces, surrogates, config.num_inference_steps, config.guidance_scale, 0.0, None)
     pipeline.fit_masks(faces, WHOLE_FACE)
+    pipeline.match_tones(faces)
     results = [pipeline.paste(photo, [face])[0] for photo, face in zip(photos, faces, strict=True)]
     return results, pipeline.find_landmarks(results)
 

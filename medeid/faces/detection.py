@@ -36,7 +36,7 @@ MIN_SCORE = 0.5  # from which on a box counts as a face
 
 # As in CenterFace's own suppression. An upright box and one turned by a quarter (sides 1 : 1.3) have an IoU of 0.62.
 _SAME_FACE_IOU = 0.3
-_TURNED_SIDE = 448  # px
+_TURNED_SIDE = 640  # px
 # Share of an unsure box that lies in a face, from which on it is that face seen once more, and goes with it.
 _COVERED = 0.5
 
@@ -319,7 +319,7 @@ def detect_faces(
     """All faces that any detector finds, in whatever orientation.
 
     1. Every detector sees the photo upright.
-    2. Every detector sees it turned by 90, 180 and 270 degrees, scaled down to 448 px: a patient may lie beside a
+    2. Every detector sees it turned by 90, 180 and 270 degrees, scaled down to 640 px: a patient may lie beside a
        nurse who stands. A lying face smaller than about 3 % of the photo's longer side may escape this.
     3. If still no face is accepted, the photo is turned at its full size.
 

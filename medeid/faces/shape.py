@@ -30,6 +30,7 @@ from .mesh import (
 _MAX_STEP = 7.0  # px of a 256 px crop that a feature moves at most
 _MAX_GROWTH = 1.12  # of the eyes
 _MAX_TURN = 6.0  # degrees
+_MAX_NARROWING = 1.0  # px that an outline moves inwards: neck, hair and what is behind them would have to be drawn anew
 
 
 class ShapePrior(ModelMixin, ConfigMixin):
@@ -132,6 +133,8 @@ def relax_landmarks(
         result[left, :2] = turned[left, :2] + steps * (-1, 1)
         if name == "eyes":
             _scale_eyes(result, surrogate, (right, left), amount)
+        if name == "outline":
+            _keep_breadth(result, source, [*right, *left])
     return result
 
 
@@ -162,6 +165,14 @@ def _scale_eyes(
     for side in sides:
         centre = landmarks[side, :2].mean(0)
         landmarks[side, :2] = centre + (landmarks[side, :2] - centre) * growth
+
+
+def _keep_breadth(landmarks: np.ndarray, source: np.ndarray, points: list[int]) -> None:
+    """Moves the points of an outline back outwards, as seen from between the eyes, where they lie inside of another."""
+    outwards = source[points, :2] - source[list(RIGHT_EYE + LEFT_EYE), :2].mean(0)
+    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
+    moved = ((landmarks[points, :2] - source[points, :2]) * outwards).sum(1, keepdims=True)
+    landmarks[points, :2] += outwards * (-_MAX_NARROWING - moved).clip(min=0.0)
 
 
 def with_asymmetry(landmarks: np.ndarray, more: np.ndarray) -> np.ndarray:

@@ -80,9 +80,19 @@ def test_the_outline_moves_a_little(pair):
     assert not (relax_landmarks(source, surrogate, held=("outline",)) - source)[list(OVAL)].any()
 
 
+def test_a_face_gets_no_narrower(pair):
+    for source, surrogate in (pair, pair[::-1]):
+        centre = source[list(RIGHT_EYE) + list(MIRROR[list(RIGHT_EYE)]), :2].mean(0)
+        before, after = (
+            np.linalg.norm(shape[list(OVAL), :2] - centre, axis=1)
+            for shape in (source, relax_landmarks(source, surrogate))
+        )
+        assert (after > before - 1.5).all() and (after > before + 0.5).any()
+
+
 def lean(shape):
-    """How far the middle of the outline is to a side, and how much lower its one side is than the other, px."""
-    right, left = shape[list(OVAL), :2], shape[MIRROR[list(OVAL)], :2]
+    """How far the middle of the lips is to a side, and how much lower its one side is than the other, px."""
+    right, left = shape[list(OUTER_LIPS), :2], shape[MIRROR[list(OUTER_LIPS)], :2]
     return np.stack([(right + left)[:, 0] / 2, (right - left)[:, 1]])
 
 
