@@ -38,7 +38,7 @@ What medeid-tiny does with photos that are hard for it, before and after, at def
 was chosen for its result. Nobody in them exists: medeid drew the people, and
 [`examples/hard_photos.py`](../examples/hard_photos.py) made the photos harder. *Released* means that all checks passed:
 no recognizer takes the result for its source, no sign that was read is lost, none is read that was not there, and a
-face is found. A photo that does not pass with any of eight surrogates is *withheld*.
+face is found. A photo that does not pass with any of twelve surrogates is *withheld*.
 
 ![24 photos, each before and after](gallery.jpg)
 
