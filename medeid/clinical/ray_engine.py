@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import torch
 
 from .batch import Deidentifier, FileRecord, FileResult
@@ -134,6 +135,7 @@ class _Worker:
         for descriptor in (1, 2):
             os.dup2(silence, descriptor)
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
         self._deidentifier: Deidentifier | None = None
 
     def load(self, options: dict[str, Any]) -> Exception | None:
