@@ -19,7 +19,7 @@ from medeid.pipeline import PACKAGED_WEIGHTS
 BEFORE_AFTER = Path(__file__).parent / "before_after.png"
 SURROGATES = PACKAGED_WEIGHTS / "medeid-tiny" / "surrogates.jpg"
 FACE_SEEDS = (13, 33, 2, 21, 18, 34, 14, 39)  # the cleanest of the first forty
-RESULT_SEED = 1  # the cleanest of five results
+RESULT_SEED = 4  # the cleanest of five results
 PATIENTS = {0: Finding("port_wine_stain", "left", 0.8), 1: Finding("rosacea", "both", 0.7)}
 
 

@@ -105,7 +105,8 @@ def test_a_batch_gives_what_single_calls_give(pipeline, astronaut, threads):
     batch = pipeline(photos, generator=[seeded(1), seeded(2)], num_inference_steps=STEPS)
     for photo, seed, together in zip(photos, (1, 2), batch.images, strict=True):
         alone = pipeline(photo, generator=seeded(seed), num_inference_steps=STEPS).images[0]
-        assert np.abs(alone.astype(int) - together).max() <= 4  # sums in another order
+        difference = np.abs(alone.astype(int) - together)  # sums in another order
+        assert difference.mean() < 0.01 and (difference > 2).mean() < 1e-3
 
 
 def test_two_faces_in_one_photo_are_both_replaced(pipeline, astronaut):
