@@ -568,12 +568,12 @@ class MedicalDeIDPipeline(SpeedSwitches, DiffusionPipeline):
             detections = in_threads(lambda photo: detect_faces(photo.rgb, detectors), photos)
         else:
             detections = [Detections(list(given), []) for given in boxes]
-        for index, (accepted, rejected) in enumerate((each.faces, each.rejected) for each in detections):
-            if not accepted:
-                raise NoFaceFoundError(index, rejected)
-            told = [FaceRecord(box.box, box.score, box.detector) for box in accepted]
-            records.append(PhotoRecord("released", told, rejected))
-            found += [(index, box, record) for box, record in zip(accepted, told, strict=True)]
+        for index, seen in enumerate(detections):
+            if not seen.faces:
+                raise NoFaceFoundError(index, seen.rejected)
+            told = [FaceRecord(box.box, box.score, box.detector) for box in seen.faces]
+            records.append(PhotoRecord("released", told, seen.rejected))
+            found += [(index, box, record) for box, record in zip(seen.faces, told, strict=True)]
 
         # The five points of a detector are rough: they give a first crop, whose dense landmarks give the final one.
         points5 = [box_points5(box) for _, box, _ in found]

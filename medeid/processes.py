@@ -47,11 +47,13 @@ def share_out(
         try:
             todo = iter(items)
             with _one_thread_a_process():
-                pending = {pool.submit(_call, item) for item in islice(todo, jobs * _QUEUE_LENGTH)}
+                pending = [pool.submit(_call, item) for item in islice(todo, jobs * _QUEUE_LENGTH)]
             while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                pending |= {pool.submit(_call, item) for item in islice(todo, len(done))}
-                for future in done:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                ready = [future for future in pending if future in done]  # in the order of the items
+                pending = [future for future in pending if future not in done]
+                pending += [pool.submit(_call, item) for item in islice(todo, len(done))]
+                for future in ready:
                     yield future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -74,12 +76,17 @@ def _one_thread_a_process() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def use_one_thread() -> None:
+    """This process calculates with one thread from now on."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """This process calculates with one thread, as those of [`share_out`] do, and so with the same result."""
     before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    use_one_thread()
     try:
         yield
     finally:
@@ -93,7 +100,7 @@ _shared: tuple[Callable[[Any, Any], Any], Any]
 def _start(function: Callable[[Any, Any], Any], state: Any) -> None:
     global _shared
     _shared = function, state
-    cv2.setNumThreads(1)
+    use_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

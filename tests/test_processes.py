@@ -26,5 +26,5 @@ def test_a_process_calculates_with_one_thread_and_the_environment_is_as_it_was(m
 
 def test_who_stops_listening_stops_the_work():
     results = share_out(operator.add, 1, iter(range(10**9)), jobs=1)
-    assert next(results) in {1, 2, 3, 4}  # whichever is there first
+    assert next(results) == 1
     results.close()

@@ -19,9 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
-import torch
-
+from ..processes import use_one_thread
 from .batch import Deidentifier, FileRecord, FileResult
 from .sources import PhotoFile
 
@@ -134,8 +132,7 @@ class _Worker:
             os.dup2(silence, stream.fileno())
         for descriptor in (1, 2):
             os.dup2(silence, descriptor)
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
+        use_one_thread()
         self._deidentifier: Deidentifier | None = None
 
     def load(self, options: dict[str, Any]) -> Exception | None:

@@ -36,7 +36,7 @@ MIN_SCORE = 0.5  # from which on a box counts as a face
 
 # As in CenterFace's own suppression. An upright box and one turned by a quarter (sides 1 : 1.3) have an IoU of 0.62.
 _SAME_FACE_IOU = 0.3
-_TURNED_SIDE = 640  # px
+_TURNED_SIDE = 640  # px; less would be enlarged to it again by CenterFace
 # Share of an unsure box that lies in a face, from which on it is that face seen once more, and goes with it.
 _COVERED = 0.5
 

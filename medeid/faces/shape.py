@@ -101,7 +101,8 @@ def relax_landmarks(
 
     The head turns and nods by a few degrees. Each feature moves as a whole, and then its points by a few pixels more;
     eyes are scaled instead. Both sides do so alike. So lid aperture, gaze and every asymmetry stay, and nearly so the
-    expression. On a head that is turned, where breadths are foreshortened, all of them move less.
+    expression. The outline moves outwards only, but for a pixel. On a head that is turned, where breadths are
+    foreshortened, all of them move less.
 
     Args:
         source (`np.ndarray`):
